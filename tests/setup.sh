@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Prepares this machine and this checkout. Quick when nothing is missing.
+#
+#   tests/setup.sh          apt packages, and the locked tools in .venv
+#   tests/setup.sh mlflow   a real MLflow in .cache/mlflow, for the tests that talk to one
+#
+# Needs root or sudo, an apt that works and any python3; installs nothing outside apt and this checkout.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages=(
+  # test hosts
+  podman crun netavark aardvark-dns iptables uidmap systemd-container iproute2 mmdebstrap debian-archive-keyring
+  # unit tests and tools
+  nginx-light apache2-utils openssl curl ca-certificates python3-venv
+)
+# Behind a company's own certificate authority the machine's certificates are the right ones.
+export UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 UV_NO_CONFIG=1 UV_LINK_MODE=copy
+
+say() { printf '\033[1m%s\033[0m\n' "setup: $*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; return; fi
+  command -v sudo >/dev/null || die "root is needed to run: $*"
+  sudo "$@"
+}
+
+install_packages() {
+  local missing=() package
+  for package in "${packages[@]}"; do
+    [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  say "installing from apt: ${missing[*]}"
+  local log=.cache/apt.log install=(env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}")
+  # Package lists may be absent or stale: refresh them only where the first try shows it.
+  as_root "${install[@]}" >"$log" 2>&1 </dev/null \
+    || { as_root apt-get update && as_root "${install[@]}"; } >"$log" 2>&1 </dev/null \
+    || { tail -n 20 "$log" >&2; die "apt-get install failed, see $log"; }
+  # Tests start an nginx of their own: the packaged service is not to take port 80 of this machine.
+  if [[ " ${missing[*]} " == *" nginx-light "* ]] && [ -d /run/systemd/system ]; then
+    as_root systemctl --quiet disable --now nginx || true
+  fi
+}
+
+# A fixed uv, from the lock file that every other tool comes from.
+provide_uv() {
+  uv=$PWD/.cache/uv/bin/uv
+  local wanted
+  wanted=$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements/dev.txt)
+  [ "$("$uv" --version 2>/dev/null | cut -d' ' -f1-2)" != "${wanted/==/ }" ] || return 0
+  say "installing $wanted"
+  rm -rf .cache/uv
+  { python3 -m venv .cache/uv || /usr/bin/python3 -m venv --clear .cache/uv; } >/dev/null 2>&1 || die 'python3 cannot make a virtual environment'
+  .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check "$wanted"
+}
+
+# Prints a Python that runs: the newest on PATH, else one of pyenv's (also behind shims whose HOME is another), else uv's choice.
+find_python() {
+  local version candidate dir
+  for version in "$@"; do
+    for candidate in $(type -ap "python$version" || true) \
+      $(for dir in ${PATH//:/ } "${PYENV_ROOT:-$HOME/.pyenv}/shims"; do [ "${dir##*/}" != shims ] || ls -d "${dir%/shims}/versions/$version".*/bin/"python$version" 2>/dev/null || true; done); do
+      # Behind a shim stands another path: print the real one.
+      if "$candidate" -c 'import ssl, venv, sys; print(sys.executable)' 2>/dev/null </dev/null; then return; fi
+    done
+  done
+  for version in "$@"; do
+    "$uv" python find "$version" 2>/dev/null && return
+  done
+  say "no Python $* here: letting uv download $1" >&2
+  "$uv" python install --quiet "$1" && "$uv" python find "$1" \
+    || die "Python ${*: -1} or later is needed to run Ansible here: install one (apt, pyenv), or let uv reach its downloads."
+}
+
+# environment DIRECTORY LOCKFILE PYTHON-VERSION...
+environment() {
+  local directory=$1 lock=$2 stamp
+  shift 2
+  stamp=$(sha256sum "$lock" tests/setup.sh | sha256sum)
+  if [ "$(cat "$directory/.stamp" 2>/dev/null)" = "$stamp" ] && "$directory/bin/python" -c '' 2>/dev/null; then return; fi
+  local python
+  python=$(find_python "$@")
+  say "installing $lock into $directory with $python"
+  "$uv" venv --quiet --clear --python "$python" "$directory"
+  "$uv" pip sync --quiet --require-hashes --python "$directory/bin/python" "$lock"
+  echo "$stamp" >"$directory/.stamp"
+}
+
+mkdir -p .cache
+install_packages
+provide_uv
+case ${1:-dev} in
+  dev)
+    environment .venv requirements/dev.txt 3.13 3.12
+    # The venv's podman is the one that can boot systemd on this machine.
+    ln -sf ../../molecule/shared/podman .venv/bin/podman ;;
+  mlflow)
+    environment .cache/mlflow requirements/mlflow.txt 3.13 3.12 3.11 3.10 ;;
+  *) die "unknown part: $1" ;;
+esac
