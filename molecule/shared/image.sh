@@ -77,11 +77,13 @@ bootstrap() { # TARBALL
       local pockets='main restricted universe multiverse'
       sources=("deb $archive $suite $pockets" "deb $archive $suite-updates $pockets" "deb $security $suite-security $pockets") ;;
   esac
-  mmdebstrap --quiet --variant=minbase --include="${packages// /,}" "${options[@]}" "$suite" "$1" "${sources[@]}"
+  mmdebstrap --variant=minbase --include="${packages// /,}" "${options[@]}" "$suite" "$1" "${sources[@]}" >"$work/log" 2>&1 \
+    || { tail -n 15 "$work/log" >&2; die "$platform: mmdebstrap of $suite from $archive failed."; }
 }
 
 build() {
   work=$(mktemp -d)
+  chmod 755 "$work" # apt reads the keyring as a user of its own
   trap 'rm -rf "$work"' EXIT
   local base=
   if registry_answers; then
@@ -98,7 +100,8 @@ build() {
   mkdir "$work/authorities"
   local_authorities | (cd "$work/authorities" && csplit --quiet --elide-empty-files --prefix=machine- --suffix-format=%02d.crt - '/BEGIN CERTIFICATE/' '{*}')
   podman build --quiet --isolation=chroot --pull=never --file Containerfile --tag "$image" \
-    --build-arg BASE="$base" --build-arg PACKAGES="$packages" --label "mlops.mlflow.recipe=$(recipe)" "$work" >/dev/null
+    --build-arg BASE="$base" --build-arg PACKAGES="$packages" --label "mlops.mlflow.recipe=$(recipe)" "$work" >"$work/log" 2>&1 \
+    || { tail -n 15 "$work/log" >&2; die "$platform: building the image of the test hosts failed."; }
   rm -rf "$work"
 }
 
