@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a team sees of the server: the real MLflow client and plain requests, from another host."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from pathlib import Path
+
+import mlflow
+import pytest
+import requests
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+URL = os.environ["MLFLOW_TRACKING_URI"]
+USER = os.environ["MLFLOW_TRACKING_USERNAME"]
+PASSWORD = os.environ["MLFLOW_TRACKING_PASSWORD"]
+SEARCH = "/api/2.0/mlflow/experiments/search"
+CREATE = "/ajax-api/2.0/mlflow/experiments/create"
+
+
+def ask(path, method="GET", auth=(USER, PASSWORD), **options):
+    return requests.request(method, URL + path, auth=auth, timeout=60, **options)
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    name = f"test-{uuid.uuid4().hex}"
+    yield mlflow.set_experiment(name)
+    mlflow.delete_experiment(mlflow.get_experiment_by_name(name).experiment_id)
+
+
+@pytest.mark.parametrize("auth", [None, (USER, "wrong"), ("nobody", PASSWORD), (USER, "")])
+@pytest.mark.parametrize("path", ["/", SEARCH, "/version", "/health/", "/healthz", "/static-files/index.html", "/api/2.0/mlflow-artifacts/artifacts"])
+def test_everything_wants_the_password(path, auth):
+    answer = ask(path, auth=auth)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == 'Basic realm="MLflow"'
+
+
+def test_health_wants_none():
+    assert (ask("/health", auth=None).status_code, ask("/health", auth=None).text) == (200, "OK")
+
+
+def test_user_interface_opens():
+    answer = ask("/")
+    assert answer.status_code == 200
+    assert "<title>MLflow</title>" in answer.text
+
+
+def test_team_trains_registers_and_loads_a_model(experiment):
+    features, labels = load_iris(return_X_y=True)
+    mlflow.sklearn.autolog()
+    with mlflow.start_run() as run:
+        model = LogisticRegression(max_iter=200).fit(features, labels)
+        info = mlflow.sklearn.log_model(model, name="iris", input_example=features[:2])
+    mlflow.sklearn.autolog(disable=True)
+
+    logged = mlflow.get_run(run.info.run_id)
+    assert logged.data.params["max_iter"] == "200"
+    assert logged.data.metrics["training_accuracy_score"] > 0.9
+
+    name = f"iris-{uuid.uuid4().hex}"
+    version = mlflow.register_model(info.model_uri, name)
+    try:
+        loaded = mlflow.pyfunc.load_model(f"models:/{name}/{version.version}")
+        assert list(loaded.predict(features)) == list(model.predict(features))
+    finally:
+        mlflow.MlflowClient().delete_registered_model(name)
+
+
+def test_large_artifact_comes_back_whole(experiment, tmp_path):
+    source = tmp_path / "weights.bin"
+    source.write_bytes(os.urandom(1 << 20) * 200)
+    with mlflow.start_run() as run:
+        mlflow.log_artifact(str(source), "models")
+    back = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="models/weights.bin", dst_path=str(tmp_path / "back"))
+    assert hashlib.sha256(Path(back).read_bytes()).digest() == hashlib.sha256(source.read_bytes()).digest()
+
+
+@pytest.mark.parametrize("host", ["mlflow.test", "mlflow.test:80", "mlflow.test:8443"])
+def test_host_is_allowed_with_any_port(host):
+    assert ask(SEARCH, "POST", json={"max_results": 1}, headers={"Host": host}).status_code == 200
+
+
+def test_own_origin_may_post():
+    answer = ask(CREATE, "POST", json={"name": ""}, headers={"Origin": URL})
+    assert answer.status_code == 400, "a bad request, but not a blocked one"
+
+
+def test_foreign_origin_may_not_post():
+    answer = ask(CREATE, "POST", json={"name": "stolen"}, headers={"Origin": "http://evil.example"})
+    assert (answer.status_code, answer.text) == (403, "Cross-origin request blocked")
+
+
+def test_foreign_host_does_not_reach_mlflow():
+    assert "MLflow" not in ask("/", headers={"Host": "evil.example"}).text
+
+
+def test_large_request_is_not_refused_by_the_proxy(experiment):
+    with mlflow.start_run() as run:
+        metrics = [{"key": f"m{n}", "value": n, "timestamp": 0, "step": 0} for n in range(1000)]
+        answer = ask("/api/2.0/mlflow/runs/log-batch", "POST", json={"run_id": run.info.run_id, "metrics": metrics})
+    assert answer.status_code == 200

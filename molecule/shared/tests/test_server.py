@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the deployment leaves on the server, seen from inside by testinfra."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import time
+
+import pytest
+
+SOCKET = "/run/mlflow/mlflow.sock"
+PYTHON = "/opt/mlflow/current/bin/python"
+
+
+def as_user(host, user: str, command: str):
+    return host.run("runuser -u %s -- sh -c %s", user, command)
+
+
+def health(host, user: str = "root"):
+    code = (
+        "import socket; s = socket.socket(socket.AF_UNIX); s.settimeout(10); "
+        f"s.connect('{SOCKET}'); s.sendall(b'GET /health HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n'); print(s.recv(15).decode())"
+    )
+    return as_user(host, user, f'python3 -c "{code}"')
+
+
+@pytest.mark.parametrize("name", ["mlflow", "nginx", "postgresql"])
+def test_service_runs_now_and_at_boot(host, name):
+    assert host.service(name).is_running
+    assert host.service(name).is_enabled
+
+
+def test_only_nginx_and_ssh_listen_outside(host):
+    outside = set()
+    for line in host.check_output("ss -Hltn").splitlines():
+        address, port = line.split()[3].rsplit(":", 1)
+        address = address.strip("[]").split("%")[0]
+        if address == "*" or not ipaddress.ip_address(address).is_loopback:
+            outside.add(int(port))
+    assert outside <= {22, 80}
+    assert 80 in outside
+
+
+def test_user_cannot_log_in(host):
+    user = host.user("mlflow")
+    assert user.shell == "/usr/sbin/nologin"
+    assert user.uid < 1000
+    assert not user.home.startswith("/home")
+    assert host.run("getent shadow mlflow").stdout.split(":")[1] in ("!", "!!", "*", "!*")
+
+
+@pytest.mark.parametrize(
+    ("path", "user", "group", "mode"),
+    [
+        ("/etc/mlflow/mlflow.env", "root", "root", 0o600),
+        ("/etc/nginx/mlflow.htpasswd", "root", "www-data", 0o640),
+        ("/var/lib/mlflow", "mlflow", "mlflow", 0o750),
+        ("/var/lib/mlflow/artifacts", "mlflow", "mlflow", 0o750),
+        ("/var/log/mlflow", "mlflow", "mlflow", 0o750),
+        ("/run/mlflow", "mlflow", "mlflow", 0o750),
+    ],
+)
+def test_path_is_closed(host, path, user, group, mode):
+    found = host.file(path)
+    assert (found.user, found.group, found.mode) == (user, group, mode)
+
+
+def test_mlflow_owns_its_database(host):
+    sql = "SELECT pg_get_userbyid(datdba), pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'mlflow'"
+    assert as_user(host, "postgres", f'psql -XAtc "{sql}"').stdout.strip() == "mlflow|UTF8"
+
+
+def test_mlflow_logs_in_without_a_password_and_others_do_not(host):
+    assert as_user(host, "mlflow", "psql -XAtc 'SELECT current_user' mlflow").stdout.strip() == "mlflow"
+    assert as_user(host, "nobody", "psql -XAtc 'SELECT 1' -U mlflow mlflow").rc != 0
+
+
+def test_schema_is_the_one_this_mlflow_expects(host):
+    run = as_user(
+        host,
+        "mlflow",
+        "MLFLOW_BACKEND_STORE_URI='postgresql+psycopg2://mlflow@/mlflow?host=/var/run/postgresql' "
+        f"{PYTHON} /etc/mlflow/mlflow_schema.py",
+    )
+    assert run.stdout.strip() == "current", run.stderr
+
+
+def test_release_is_locked_and_current(host):
+    assert host.file("/opt/mlflow/current").linked_to.startswith("/opt/mlflow/releases/3.17.2-py3.")
+    assert host.run(f"{PYTHON} -m pip --version").rc != 0, "pip in the release would let it drift"
+    assert host.check_output(f"{PYTHON} -c 'import psycopg2; print(psycopg2.__version__.split()[0])'") == "2.9.13"
+
+
+def test_socket_is_closed_to_others(host):
+    assert health(host, "www-data").stdout.strip() == "HTTP/1.1 200 OK"
+    assert "PermissionError" in health(host, "nobody").stderr
+
+
+def test_mlflow_logs_to_the_journal(host):
+    assert "GET /health" in host.check_output("journalctl --unit=mlflow --no-pager")
+
+
+def test_password_is_nowhere_but_hashed(host):
+    password = os.environ["MLFLOW_TEST_PASSWORD"]
+    assert host.file("/etc/nginx/mlflow.htpasswd").content_string.startswith("mlflow:$")
+    found = host.run(
+        "grep --recursive --files-with-matches --fixed-strings --devices=skip %s /etc /run /var/lib/mlflow /var/log /tmp /opt/mlflow/current/bin",
+        password,
+    )
+    assert found.stdout == ""
+    assert password not in host.check_output("journalctl --no-pager")
+    assert password not in host.check_output("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").replace("grep", "")
+
+
+def test_other_sites_go_on(host):
+    assert "Welcome to nginx" in host.check_output("python3 -c %s", "import urllib.request as u; print(u.urlopen('http://127.0.1.1/').read().decode())")
+
+
+def test_mlflow_comes_back_after_a_crash(host):
+    before = host.service("mlflow").systemd_properties["MainPID"]
+    host.run_expect([0], "systemctl kill --signal=KILL mlflow.service")
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if host.service("mlflow").systemd_properties["MainPID"] not in ("0", before) and "200 OK" in health(host).stdout:
+            return
+        time.sleep(1)
+    pytest.fail("MLflow did not answer within 90 s of being killed")
