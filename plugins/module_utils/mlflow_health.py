@@ -1,0 +1,547 @@
+# Copyright: (c) The mlops.mlflow maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Ask an MLflow server how it is, from GET /health to a whole run with an artifact."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import posixpath
+import re
+import signal
+import socket
+import ssl
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Callable, Iterator, Mapping, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+Result = TypeVar("Result")
+
+API = "/api/2.0/mlflow/"
+ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+CONNECT_SECONDS = 10  # for each address of a name, so that one dead address leaves time for the next
+CLEANUP_SECONDS = 10  # kept back from the total, at most a quarter of it
+STALE_SECONDS = 3600  # an own experiment of this age was cut off before it could clean up
+ARTIFACT_BYTES = 2 * 1024 * 1024  # more than the 1 MB that nginx lets through unless told otherwise
+EXPERIMENT_PREFIX = "mlflow-health-"
+EXPERIMENT_TAG = "mlops.mlflow.health"
+NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
+STRANGE = "the answer is not one of MLflow's: check host name, port and path of url"
+ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
+VERSION = re.compile(r"\d+\.\d+\.\d+[0-9a-z.+-]*")
+
+
+class Failure(Exception):
+    """Why the server is not healthy, and whether waiting may mend it."""
+
+    def __init__(self, message: str, waiting_helps: bool = False, code: str = "") -> None:
+        super().__init__(message)
+        self.waiting_helps = waiting_helps
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the requests go, and as whom."""
+
+    host: str
+    port: int
+    prefix: str
+    host_header: str
+    address: str | None
+    unix_socket: str | None
+    username: str | None
+    authorization: str | None = field(repr=False)
+    tls: ssl.SSLContext | None
+
+    @property
+    def place(self) -> str:
+        return f"the socket {self.unix_socket}" if self.unix_socket else f"{self.address or self.host} port {self.port}"
+
+
+def parse_target(params: Mapping[str, Any]) -> Target:
+    """Check the options that say where to connect; ValueError says what to set."""
+    url = params["url"] or "http://localhost"
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        raise ValueError("url must hold no spaces, control characters or characters outside ASCII")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("url is not a valid URL: check its host name and port") from None
+    if "@" in url:
+        raise ValueError("url must not hold credentials: give them in username and password")
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError("url must look like https://mlflow.example.com, with http:// or https:// in front")
+    if parts.query or parts.fragment:
+        raise ValueError("url must end with its path, without a query (?) or a fragment (#)")
+
+    address, unix_socket, host_header = params["address"], params["unix_socket"], params["host_header"]
+    if address is not None and (not address or re.search(r"[/@\s\[\]]|^[^:]*:[^:]*$", address)):
+        raise ValueError("address must be a host name or an IP address alone: the port belongs into url")
+    if unix_socket is not None and (not os.path.isabs(unix_socket) or len(os.fsencode(unix_socket)) > 107):
+        raise ValueError("unix_socket must be an absolute path of at most 107 bytes")
+    if host_header is not None and not re.fullmatch(r"[\w.:\[\]-]+", host_header, re.ASCII):
+        raise ValueError("host_header must be a host name, with a port if need be")
+
+    username = params["username"]
+    authorization = None
+    if username is not None:
+        if not username or ":" in username:
+            raise ValueError("username must not be empty and must hold no colon")
+        token = base64.b64encode(f"{username}:{params['password']}".encode())
+        authorization = f"Basic {token.decode()}"
+
+    ca_path = params["ca_path"]
+    if ca_path is not None and not os.path.exists(ca_path):
+        raise ValueError(f"ca_path {ca_path} does not exist on this host")
+    return Target(
+        host=host,
+        port=port or (443 if parts.scheme == "https" else 80),
+        prefix=parts.path.rstrip("/"),
+        host_header=host_header or parts.netloc,
+        address=address,
+        unix_socket=unix_socket,
+        username=username,
+        authorization=authorization,
+        tls=tls_context(ca_path, params["validate_certs"]) if parts.scheme == "https" else None,
+    )
+
+
+def tls_context(ca_path: str | None, validate_certs: bool) -> ssl.SSLContext:
+    try:
+        if ca_path and os.path.isdir(ca_path):
+            context = ssl.create_default_context(capath=ca_path)
+        else:
+            context = ssl.create_default_context(cafile=ca_path)
+    except (ssl.SSLError, OSError) as error:
+        raise ValueError(f"ca_path {ca_path} can't be used: {error.strerror or error}") from error
+    if not validate_certs:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError after this time, wherever the code is.
+
+    A socket's own timeout starts anew with each byte, so a server that trickles its answer never meets it.
+    """
+
+    def expire(*_args: object) -> None:
+        raise TimeoutError
+
+    previous = signal.signal(signal.SIGALRM, expire)
+    # Repeated, as an exception that is raised inside a destructor is lost.
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+class Client:
+    """One request, one connection; every fault comes out as a Failure."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.starting = True  # until its database has answered
+
+    def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> bytes:
+        headers = {"Host": self.target.host_header, "Connection": "close", "User-Agent": "mlops.mlflow.mlflow_health"}
+        if content_type:
+            headers["Content-Type"] = content_type
+        if self.target.authorization:
+            headers["Authorization"] = self.target.authorization
+        connection = http.client.HTTPConnection(self.target.host)
+        try:
+            connection.sock = self._connect()
+            # A server that refuses an upload may hang up before it has read it: the answer is there all the same.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, self.target.prefix + path, body, headers)
+            response = connection.getresponse()
+            content = response.read()
+        except TimeoutError:
+            raise
+        except (OSError, http.client.HTTPException) as error:
+            raise explain_error(error, self.target) from error
+        finally:
+            connection.close()
+        if response.status != 200:
+            location = response.headers.get("Location", "")
+            request = f"{method} {self.target.prefix}{path}"
+            raise explain_answer(self.target, request, response.status, content, location, self.starting)
+        return content
+
+    def _connect(self) -> socket.socket:
+        target = self.target
+        if target.unix_socket:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(target.unix_socket)
+        else:
+            sock = socket.create_connection((target.address or target.host, target.port), CONNECT_SECONDS)
+            sock.settimeout(None)
+        return target.tls.wrap_socket(sock, server_hostname=target.host) if target.tls else sock
+
+    def get(self, path: str, /, **query: str) -> dict[str, Any]:
+        return self._parse(self.request("GET", f"{path}?{urlencode(query)}"))
+
+    def post(self, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._parse(self.request("POST", API + endpoint, json.dumps(body).encode(), "application/json"))
+
+    @staticmethod
+    def _parse(content: bytes) -> dict[str, Any]:
+        with suppress(ValueError):
+            answer = json.loads(content)
+            if isinstance(answer, dict):
+                return answer
+        raise Failure(STRANGE)
+
+
+def explain_error(error: Exception, target: Target) -> Failure:
+    """What a failed connection means."""
+    place = target.place
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Failure(
+            f"the certificate of {target.host} at {place} is not accepted ({error.verify_message}): give the certificate"
+            " of its CA in ca_path, or renew it for this name (mlflow_domain, mlflow_domain_aliases)"
+        )
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        return Failure(f"TLS with {place} fails ({error.reason}): check scheme and port in url")
+    if isinstance(error, socket.gaierror):
+        return Failure(
+            f"the name {target.address or target.host} can't be resolved ({error.strerror}): mend the name service, or"
+            " set address",
+            waiting_helps=error.errno == socket.EAI_AGAIN,
+        )
+    if isinstance(error, PermissionError):
+        return Failure(f"no permission to connect to {place}: use become, or join the group of the socket")
+    if isinstance(error, FileNotFoundError):
+        return Failure(f"{place} does not exist: check that the service runs and unix_socket is its path", True)
+    if isinstance(error, http.client.RemoteDisconnected):
+        return Failure(f"{place} hangs up without an answer", True)
+    if isinstance(error, http.client.BadStatusLine):
+        return Failure(f"{place} does not speak HTTP: check scheme and port in url")
+    return Failure(f"{place} does not answer ({getattr(error, 'strerror', None) or error})", True)
+
+
+def explain_answer(
+    target: Target, request: str, status: int, content: bytes, location: str = "", starting: bool = True
+) -> Failure:
+    """What an answer other than 200 means."""
+    reason, code = read_reason(content)
+    if status == 401:
+        hint = (
+            f"the server refuses the password of the user {target.username}: compare username and password with mlflow_users"
+            if target.authorization
+            else "the server wants a login: give username and password of one of mlflow_users"
+        )
+    elif status == 403 and "Invalid Host header" in reason:
+        hint = (
+            f"MLflow does not accept the host name {target.host_header}: add it to mlflow_domain_aliases (or set"
+            " mlflow_domain to it), which sets --allowed-hosts"
+        )
+    elif status == 403:
+        hint = "the server forbids it: check what this user may do (mlflow_users) and the rules of the proxy"
+    elif 300 <= status < 400:
+        hint = f"the server redirects to {location.partition('?')[0]}: give the final address as url"
+    elif status == 404 and not code:
+        hint = "no MLflow answers here: check host name, port and path of url"
+    elif status == 413:
+        hint = "the proxy refuses uploads of this size: raise its limit (client_max_body_size in nginx)"
+    else:
+        hint = reason.removeprefix(f"{status} ")
+    waiting_helps = (
+        status in (429, 502, 503, 504)
+        or (status == 500 and starting)
+        or code == NOT_FOUND  # what was just made: a read replica may lag behind
+    )
+    return Failure(f"{request} gives {status}: {hint}" if hint else f"{request} gives {status}", waiting_helps, code)
+
+
+def read_reason(content: bytes) -> tuple[str, str]:
+    """The message and error code in an answer of MLflow, or what a proxy's page says."""
+    text = content[:10000].decode("utf-8", "replace")
+    code = ""
+    try:
+        answer = json.loads(text)
+        text, code = str(answer["message"]), str(answer["error_code"])
+    except (ValueError, KeyError, TypeError):
+        title = re.search(r"<title>(.*?)</title>", text, re.S | re.I)
+        text = title.group(1) if title else text
+    lines = text.strip().splitlines()
+    return (lines[0][:200] if lines else ""), code
+
+
+class Roundtrip:
+    """An experiment of its own with one run, what is written to it, and how it is removed again."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.name = EXPERIMENT_PREFIX + uuid.uuid4().hex
+        self.experiment_id: str | None = None
+        self.run: dict[str, Any] | None = None
+        self.artifact = os.urandom(ARTIFACT_BYTES)
+        # Soft-deleted: out of sight, but in the database until `mlflow gc`.
+        self.deleted_experiments: list[str] = []
+        self.deleted_runs: list[str] = []
+        self.left_behind: list[str] = []
+
+    def create_experiment(self) -> None:
+        tags = [{"key": EXPERIMENT_TAG, "value": "roundtrip"}]
+        try:
+            answer = self.client.post("experiments/create", {"name": self.name, "tags": tags})
+        except Failure as failure:
+            if failure.code != ALREADY_EXISTS:
+                raise
+            answer = self._find_experiment()  # made by an earlier attempt, whose answer was lost
+        self.experiment_id = answer["experiment_id"]
+
+    def _find_experiment(self) -> dict[str, Any]:
+        return self.client.get(API + "experiments/get-by-name", experiment_name=self.name)["experiment"]
+
+    def create_run(self) -> None:
+        body = {"experiment_id": self.experiment_id, "run_name": self.name, "start_time": round(time.time() * 1000)}
+        self.run = self.client.post("runs/create", body)["run"]["info"]
+
+    def log(self) -> None:
+        self.client.post(
+            "runs/log-batch",
+            {
+                "run_id": self.run["run_id"],
+                "params": [{"key": "name", "value": self.name}],
+                "metrics": [
+                    {"key": "loss", "value": value, "step": step, "timestamp": self.run["start_time"]}
+                    for step, value in enumerate((0.5, 0.25))
+                ],
+            },
+        )
+
+    def read(self) -> None:
+        data = self.client.get(API + "runs/get", run_id=self.run["run_id"])["run"]["data"]
+        found = {entry["key"]: entry["value"] for entry in data.get("params", []) + data.get("metrics", [])}
+        if found != {"name": self.name, "loss": 0.25}:
+            raise Failure("the parameter and the metric read back differ from what was logged", waiting_helps=True)
+
+    def upload(self) -> None:
+        self.client.request("PUT", self._artifact_url(), self.artifact, "application/octet-stream")
+
+    def download(self) -> None:
+        if self.client.request("GET", self._artifact_url()) != self.artifact:
+            raise Failure("the artifact read back differs from what was uploaded")
+
+    def _artifact_url(self) -> str:
+        directory = artifact_directory(self.run["artifact_uri"])
+        if directory is None:
+            raise Failure(
+                f"MLflow does not serve artifacts itself (it stores them at {self.run['artifact_uri']}): start it with"
+                " --serve-artifacts and without --default-artifact-root, or use depth=database"
+            )
+        return artifact_url(f"{directory}/probe.bin")
+
+    def clean_up(self) -> None:
+        if self.experiment_id is None:
+            self.left_behind = [f"perhaps experiment {self.name}"]
+            try:
+                self.experiment_id = self._find_experiment()["experiment_id"]
+            except Failure as failure:
+                if failure.code != NOT_FOUND:
+                    raise
+                self.left_behind = []
+                return
+        self._erase(self.experiment_id, [self.run] if self.run else [])
+
+    def sweep(self) -> None:
+        """Remove what earlier checks left when they were cut off before their cleanup."""
+        before = round((time.time() - STALE_SECONDS) * 1000)
+        condition = f"tags.`{EXPERIMENT_TAG}` = 'roundtrip' AND creation_time < {before}"
+        answer = self.client.post("experiments/search", {"max_results": 10, "filter": condition})
+        for experiment in answer.get("experiments", []):
+            self._erase(experiment["experiment_id"], [])
+
+    def _erase(self, experiment_id: str, known_runs: list[dict[str, Any]]) -> None:
+        """Delete all of an experiment; what fails does not keep the rest from being tried."""
+        self.left_behind = [f"experiment {experiment_id}"]
+        answer = self.client.post("runs/search", {"experiment_ids": [experiment_id], "run_view_type": "ALL"})
+        runs = {run["run_id"]: run for run in known_runs + [found["info"] for found in answer.get("runs", [])]}
+        tasks: dict[str, Callable[[], None]] = {}
+        for run_id, run in runs.items():
+            tasks[f"artifacts of run {run_id}"] = partial(self._erase_artifacts, run)
+            tasks[f"run {run_id}"] = partial(self._delete, "runs/delete", run_id=run_id)
+        tasks[f"experiment {experiment_id}"] = partial(self._delete, "experiments/delete", experiment_id=experiment_id)
+
+        self.left_behind = list(tasks)
+        failures = []
+        for name, task in tasks.items():
+            try:
+                task()
+                self.left_behind.remove(name)
+            except Failure as failure:
+                failures.append(failure)
+        if failures:
+            raise Failure("; ".join(map(str, failures)), any(failure.waiting_helps for failure in failures))
+        self.deleted_experiments.append(experiment_id)
+        self.deleted_runs.extend(runs)
+
+    def _delete(self, endpoint: str, **body: str) -> None:
+        try:
+            self.client.post(endpoint, body)
+        except Failure as failure:
+            if failure.code != NOT_FOUND:  # an earlier attempt has deleted it
+                raise
+
+    def _erase_artifacts(self, run: dict[str, Any]) -> None:
+        directory = artifact_directory(run["artifact_uri"])
+        run_directory, _slash, tail = (directory or "").rpartition("/")
+        if tail != "artifacts" or posixpath.basename(run_directory) != run["run_id"]:
+            return  # not a place that MLflow chose for this run alone
+        if self._list(run_directory):
+            self.client.request("DELETE", artifact_url(run_directory))
+        # On a disk an empty directory stays. On an object store there is none, and there a delete of `1` would have
+        # taken `10` along in earlier releases of MLflow, so look first.
+        parent, _slash, name = posixpath.dirname(run_directory).rpartition("/")
+        with suppress(Failure):
+            if name == run["experiment_id"] and name in self._list(parent):
+                self.client.request("DELETE", artifact_url(posixpath.dirname(run_directory)))
+
+    def _list(self, directory: str) -> list[str]:
+        query = {"path": directory} if directory else {}
+        return [entry["path"] for entry in self.client.get(ARTIFACTS, **query).get("files", [])]
+
+
+def artifact_directory(artifact_uri: str) -> str | None:
+    """Where the artifact proxy has a run's artifacts, from mlflow-artifacts:/1/…/artifacts or its https form."""
+    parts = urlsplit(artifact_uri)
+    if parts.scheme == "mlflow-artifacts":
+        return parts.path.strip("/")
+    if parts.scheme in ("http", "https") and ARTIFACTS + "/" in parts.path:
+        return parts.path.partition(ARTIFACTS + "/")[2].strip("/")
+    return None
+
+
+def artifact_url(path: str) -> str:
+    return f"{ARTIFACTS}/{quote(path)}"
+
+
+class HealthCheck:
+    """The steps of one check, and what is known after each of them, whether it passed or not."""
+
+    def __init__(self, target: Target, timeout: float, delay: float) -> None:
+        self.client = Client(target)
+        self.timeout = timeout
+        self.delay = delay
+        self.deadline = time.monotonic() + timeout
+        self.steps: list[dict[str, Any]] = []
+        self.version: str | None = None
+        self.roundtrip: Roundtrip | None = None
+
+    def run(self, depth: str, expect_version: str | None) -> None:
+        """Raise a Failure that names the step and the likely cause."""
+        self._step("liveness", self._check_liveness)
+        if expect_version:
+            self._step("version", lambda: self._check_version(expect_version))
+        else:
+            # Good to know but not asked for: behind a password it may be closed.
+            with suppress(Failure, TimeoutError), time_limit(self._time_left()):
+                self._read_version()
+        if depth != "liveness":
+            self._step("database", lambda: self.client.post("experiments/search", {"max_results": 1}))
+            self.client.starting = False
+        if depth == "roundtrip":
+            self._run_roundtrip()
+
+    def result(self) -> dict[str, Any]:
+        trip = self.roundtrip
+        return {
+            "version": self.version,
+            "steps": self.steps,
+            "remains": {
+                "experiment_ids": trip.deleted_experiments if trip else [],
+                "run_ids": trip.deleted_runs if trip else [],
+            },
+            "left_behind": trip.left_behind if trip else [],
+        }
+
+    def _check_liveness(self) -> None:
+        if self.client.request("GET", "/health").strip() != b"OK":
+            raise Failure("GET /health does not answer OK, as MLflow does: check host name, port and path of url")
+
+    def _read_version(self) -> None:
+        version = self.client.request("GET", "/version").decode("utf-8", "replace").strip()
+        if not VERSION.fullmatch(version):
+            raise Failure("GET /version does not give a version: check host name, port and path of url")
+        self.version = version
+
+    def _check_version(self, expected: str) -> None:
+        self._read_version()
+        if self.version != expected:
+            raise Failure(f"the server runs MLflow {self.version}, expected is {expected}: restart it, or set expect_version")
+
+    def _run_roundtrip(self) -> None:
+        deadline = self.deadline - min(CLEANUP_SECONDS, self.timeout / 4)
+        trip = self.roundtrip = Roundtrip(self.client)
+        with suppress(Failure, TimeoutError), time_limit(deadline - time.monotonic()):
+            trip.sweep()
+        trip.left_behind = []
+
+        problems = []
+        try:
+            for name, work in (
+                ("experiment", trip.create_experiment),
+                ("run", trip.create_run),
+                ("log", trip.log),
+                ("read", trip.read),
+                ("upload", trip.upload),
+                ("download", trip.download),
+            ):
+                self._step(name, work, deadline)
+        except Failure as failure:
+            problems.append(str(failure))
+        try:
+            self._step("cleanup", trip.clean_up)
+        except Failure as failure:
+            problems.append(f"{failure}. Left behind: {', '.join(trip.left_behind)}")
+        if problems:
+            raise Failure(". ".join(problems))
+
+    def _time_left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def _step(self, name: str, work: Callable[[], Result], deadline: float | None = None) -> Result:
+        """Repeat the work until it passes, until waiting can't mend it, or until the time is over."""
+        deadline = self.deadline if deadline is None else deadline
+        step = {"name": name, "status": "failed", "milliseconds": 0, "attempts": 0}
+        self.steps.append(step)
+        begin = time.monotonic()
+        try:
+            while True:
+                step["attempts"] += 1
+                try:
+                    # Half of what is left, so that an answer that got lost on its way does not end it all.
+                    with time_limit((deadline - time.monotonic()) / 2):
+                        result = work()
+                    step["status"] = "ok"
+                    return result
+                except TimeoutError:
+                    failure = Failure(f"{self.client.target.place} does not answer", waiting_helps=True)
+                except KeyError:
+                    failure = Failure(STRANGE)
+                except Failure as caught:
+                    failure = caught
+                if not failure.waiting_helps:
+                    raise Failure(f"{name}: {failure}")
+                if time.monotonic() + self.delay >= deadline:
+                    raise Failure(f"{name}: {failure} (after {step['attempts']} attempts within {self.timeout:g} seconds)")
+                time.sleep(self.delay)
+        finally:
+            step["milliseconds"] = round((time.monotonic() - begin) * 1000)

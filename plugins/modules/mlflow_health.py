@@ -1,0 +1,243 @@
+#!/usr/bin/python
+# Copyright: (c) The mlops.mlflow maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: mlflow_health
+short_description: Wait until an MLflow server is healthy, and prove it
+version_added: 0.1.0
+author: The mlops.mlflow maintainers (@mlops)
+description:
+  - Asks an MLflow tracking server whether it lives, whether its database answers, or whether a whole run with an
+    artifact can be written, read and removed.
+  - Waits while the server starts, and stops at once on what waiting can't mend, such as a refused password, a host name
+    that MLflow does not accept, a bad certificate or another version. The message names the likely cause and the
+    setting that mends it.
+  - Needs nothing but Python on the host that it runs on.
+attributes:
+  check_mode:
+    support: full
+    description: Can run in check mode. With O(depth=roundtrip) only O(depth=database) is checked, as nothing may be written.
+  diff_mode:
+    support: none
+    description: Returns no diff, as it changes nothing that lasts.
+  idempotence:
+    support: full
+    description: Never reports a change. With O(depth=roundtrip) each run makes an experiment of its own and deletes it again.
+options:
+  url:
+    description:
+      - Address of the server, such as V(https://mlflow.example.com) or V(https://example.com:8443/mlflow).
+      - The server is asked at exactly this address. Redirects are not followed, and proxies in the environment are not
+        used, so that credentials reach no other place.
+      - One of O(url) and O(unix_socket) is required. With O(unix_socket) alone it is V(http://localhost).
+    type: str
+  address:
+    description:
+      - Connect to this host name or IP address instead of the one that the host name in O(url) resolves to.
+      - Port, C(Host) header, TLS server name and certificate check stay with O(url). This reaches one certain server
+        behind a name, and works before the name is in the DNS.
+    type: str
+  unix_socket:
+    description: Connect to this socket instead of a TCP port. An absolute path.
+    type: path
+  host_header:
+    description: Value of the C(Host) header. Host name and port in O(url) by default.
+    type: str
+  username:
+    description: User name for basic authentication. Sent with every request.
+    type: str
+  password:
+    description: Password of O(username).
+    type: str
+  ca_path:
+    description: File (PEM) or directory with the certificates to trust, instead of those that the host trusts.
+    type: path
+  validate_certs:
+    description: Whether to check the server's certificate.
+    type: bool
+    default: true
+  depth:
+    description:
+      - How deep the check goes. Each value includes the ones before it.
+      - V(liveness) asks C(/health), which says that the server process answers, and nothing about its database.
+      - V(database) makes MLflow read from its database, as O(username).
+      - V(roundtrip) makes an experiment and a run, logs a parameter and a metric, uploads an artifact of 2 MiB through
+        the server, reads all of it back, compares it, and deletes it. MLflow must serve the artifacts itself
+        (C(--serve-artifacts), its default).
+    type: str
+    choices: [liveness, database, roundtrip]
+    default: database
+  timeout:
+    description:
+      - Seconds that all of it may take, waiting included.
+      - With O(depth=roundtrip), a quarter of it, but at most 10 seconds, is kept for cleaning up.
+    type: float
+    default: 60
+  delay:
+    description: Seconds between two attempts.
+    type: float
+    default: 1
+  expect_version:
+    description: Fail unless the server runs exactly this version of MLflow, such as V(3.17.2).
+    type: str
+notes:
+  - "B(What stays after a round trip.) Artifacts are deleted for good. The experiment and its run can only be marked as
+    deleted over MLflow's API: nobody sees them any more, but a few rows stay in the database until C(mlflow gc) runs
+    beside it. RV(remains) has their ids for that."
+  - A round trip that fails cleans up as well. What can't be deleted even then, as the server no longer answers, is
+    named in the message and in RV(left_behind). A later round trip removes it, as soon as it is an hour old.
+  - Each round trip has an experiment of its own, named C(mlflow-health-) and a random number, so any number of them can
+    run at the same time.
+"""
+
+EXAMPLES = r"""
+- name: Wait until MLflow has started and reaches its database
+  mlops.mlflow.mlflow_health:
+    unix_socket: /run/mlflow/mlflow.sock
+    timeout: 120
+
+- name: Log a run and an artifact the way that users do
+  mlops.mlflow.mlflow_health:
+    url: https://mlflow.example.com
+    username: alice
+    password: "{{ alice_password }}"
+    depth: roundtrip
+    expect_version: "3.17.2"
+
+- name: Check this host through its public name, before the DNS knows it
+  mlops.mlflow.mlflow_health:
+    url: https://mlflow.example.com
+    address: 127.0.0.1
+    ca_path: /etc/ssl/certs/company-ca.pem
+    depth: liveness
+
+- name: Log a run, and remember what it leaves in the database
+  mlops.mlflow.mlflow_health:
+    unix_socket: /run/mlflow/mlflow.sock
+    depth: roundtrip
+  register: health
+
+- name: Remove also that
+  ansible.builtin.command:
+    argv:
+      - /opt/mlflow/current/bin/mlflow
+      - gc
+      - --backend-store-uri=postgresql+psycopg2:///mlflow
+      - --tracking-uri=http://127.0.0.1:5000
+      - --experiment-ids={{ health.remains.experiment_ids | join(',') }}
+  become: true
+  become_user: mlflow
+  changed_when: true
+  when: health.remains.experiment_ids | length > 0
+"""
+
+RETURN = r"""
+version:
+  description: Version that the server says it runs. Null when it does not tell, as before a login.
+  returned: always
+  type: str
+  sample: 3.17.2
+depth:
+  description: Depth that was checked. In check mode V(database) instead of V(roundtrip).
+  returned: always
+  type: str
+  sample: database
+steps:
+  description: The steps in their order. After a failure, the failed one is the last, or the last before V(cleanup).
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description:
+        - V(liveness), V(version) with O(expect_version), V(database), and for a round trip V(experiment), V(run), V(log),
+          V(read), V(upload), V(download), V(cleanup).
+      type: str
+      sample: database
+    status:
+      description: V(ok) or V(failed).
+      type: str
+      sample: ok
+    milliseconds:
+      description: How long the step took, all attempts and the waiting between them included.
+      type: int
+      sample: 12
+    attempts:
+      description: How often it was tried.
+      type: int
+      sample: 1
+remains:
+  description: What C(mlflow gc) can now remove from the database. Empty unless O(depth=roundtrip).
+  returned: always
+  type: dict
+  contains:
+    experiment_ids:
+      description: Experiments that are marked as deleted, for C(mlflow gc --experiment-ids), which takes their runs along.
+      type: list
+      elements: str
+      sample: ["12"]
+    run_ids:
+      description: Runs that are marked as deleted, for C(mlflow gc --run-ids).
+      type: list
+      elements: str
+      sample: [b2c96031869845ee88a9997e3b22441b]
+left_behind:
+  description: What could not be deleted, and is still to be seen in MLflow. Only after a failure.
+  returned: always
+  type: list
+  elements: str
+  sample: [experiment 12]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mlops.mlflow.plugins.module_utils.mlflow_health import VERSION, Failure, HealthCheck, parse_target
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str"},
+            "address": {"type": "str"},
+            "unix_socket": {"type": "path"},
+            "host_header": {"type": "str"},
+            "username": {"type": "str"},
+            "password": {"type": "str", "no_log": True},
+            "ca_path": {"type": "path"},
+            "validate_certs": {"type": "bool", "default": True},
+            "depth": {"type": "str", "choices": ["liveness", "database", "roundtrip"], "default": "database"},
+            "timeout": {"type": "float", "default": 60},
+            "delay": {"type": "float", "default": 1},
+            "expect_version": {"type": "str"},
+        },
+        required_one_of=[("url", "unix_socket")],
+        required_together=[("username", "password")],
+        mutually_exclusive=[("address", "unix_socket")],
+        supports_check_mode=True,
+    )
+    params = module.params
+    try:
+        if not 0 < params["timeout"] <= 86400:
+            raise ValueError("timeout must be more than 0 and at most 86400 seconds")
+        if not 0 <= params["delay"] <= params["timeout"]:
+            raise ValueError("delay must not be negative, and not longer than timeout")
+        if params["expect_version"] is not None and not VERSION.fullmatch(params["expect_version"]):
+            raise ValueError("expect_version must look like 3.17.2")
+        target = parse_target(params)
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+
+    depth = "database" if module.check_mode and params["depth"] == "roundtrip" else params["depth"]
+    check = HealthCheck(target, params["timeout"], params["delay"])
+    try:
+        check.run(depth, params["expect_version"])
+    except Failure as failure:
+        module.fail_json(msg=str(failure), depth=depth, **check.result())
+    module.exit_json(changed=False, depth=depth, **check.result())
+
+
+if __name__ == "__main__":
+    main()
