@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What goes wrong for people, on one host, in this order: bad input, what was there before, runs that are cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+INVENTORY = os.environ["MLFLOW_TEST_INVENTORY"]
+GOOD = {"name": "alice", "password": "correct horse battery"}
+
+
+def command(variables: dict | None = None) -> list[str]:
+    return ["ansible-playbook", str(ROOT / "site.yml"), "--inventory", INVENTORY, "--extra-vars", json.dumps(variables or {})]
+
+
+def deploy(variables: dict | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(command(variables), capture_output=True, text=True, check=False, env={**os.environ, "ANSIBLE_FORCE_COLOR": "0"})
+
+
+def said(run: subprocess.CompletedProcess) -> str:
+    return re.sub(r"\s+", " ", run.stdout + run.stderr)
+
+
+def test_the_host_is_bare(host):
+    assert host.run("command -v psql nginx").rc != 0
+    assert not host.file("/opt/mlflow").exists
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"mlflow_users": [{**GOOD, "name": "al:ice"}]}, 'mlflow_users has the name "al:ice": a name needs'),
+        ({"mlflow_users": [{**GOOD, "name": "al\nice"}]}, "a name needs 1 to 255 characters, no colon, no line break"),
+        ({"mlflow_users": [{**GOOD, "name": ""}]}, "a name needs 1 to 255 characters"),
+        ({"mlflow_users": [{**GOOD, "password": ""}]}, "The password of alice in mlflow_users has fewer than 12 characters"),
+        ({"mlflow_users": [{**GOOD, "password": "short"}]}, "choose a longer one, or leave it out to have one generated"),
+        ({"mlflow_users": [GOOD, GOOD]}, "mlflow_users lists a name twice"),
+        ({"mlflow_users": []}, "mlflow_users is empty, so nobody could log in"),
+        ({"mlflow_users": [{"name": "a/b"}]}, 'The password of "a/b" would be kept in a file of that name'),
+        ({"mlflow_version": "9.9.9"}, "There are no locked requirements for MLflow 9.9.9: set mlflow_version to one of 3.16.1, 3.17.2"),
+        ({"mlflow_venv_min_free_mib": 99999999}, "MiB free and MLflow wants 99999999: free some, or set mlflow_home"),
+        ({"mlflow_domain": "https://mlflow.test/"}, '"https://mlflow.test/" is not a host name'),
+        ({"mlflow_systemd_workers": 9999}, "set mlflow_systemd_workers to at most"),
+        ({"mlflow_database_name": "ML-flow"}, 'mlflow_postgres_database is "ML-flow": use lower case letters'),
+        ({"mlflow_database_password": "short"}, "mlflow_postgres_password has 5 characters: give it at least 12"),
+        ({"mlflow_postgres_version": "9.6"}, "PostgreSQL 9.6 is not supported: set mlflow_postgres_version to one of 14, 15, 16, 17"),
+        ({"mlflow_port": 8099}, "Port 8099 is taken by python3: stop it, or set mlflow_port"),
+    ],
+    ids=lambda value: json.dumps(value)[:40] if isinstance(value, dict) else "",
+)
+def test_bad_input_stops_before_anything_changes(host, variables, sentence):
+    if "mlflow_port" in variables:
+        host.run_expect([0], "systemd-run --unit=squatter python3 -m http.server 8099")
+        time.sleep(2)
+    run = deploy(variables)
+    assert run.returncode != 0
+    assert sentence in said(run)
+    assert "changed=0" in run.stdout
+    assert "correct horse battery" not in said(run)
+
+
+def test_a_group_without_hosts_is_named(tmp_path):
+    (tmp_path / "hosts.yml").write_text(json.dumps({"mlflow_tracking": {"hosts": {"nowhere": {"ansible_connection": "local"}}}}))
+    run = subprocess.run([*command()[:2], "--inventory", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert "The group mlflow_database has no host" in said(run)
+
+
+def test_the_host_is_still_bare(host):
+    test_the_host_is_bare(host)
+    assert not host.user("mlflow").exists
+
+
+def test_a_database_of_somebody_else_is_left_alone(host):
+    host.run_expect([0], "DEBIAN_FRONTEND=noninteractive apt-get install --yes postgresql")
+    host.run_expect([0], "runuser -u postgres -- createuser somebody")
+    host.run_expect([0], "runuser -u postgres -- createdb --owner=somebody mlflow")
+    run = deploy()
+    assert run.returncode != 0
+    assert "The database mlflow belongs to somebody, not to mlflow: set mlflow_postgres_database to a name that is free" in said(run)
+    owner = "runuser -u postgres -- psql -XAtc \"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'mlflow'\""
+    assert host.check_output(owner) == "somebody"
+    assert host.run("runuser -u postgres -- psql -XAtc '\\du mlflow'").stdout == ""
+    host.run_expect([0], "runuser -u postgres -- psql -c 'ALTER DATABASE mlflow RENAME TO theirs'")
+
+
+def test_another_nginx_is_there(host):
+    host.run_expect([0], "DEBIAN_FRONTEND=noninteractive apt-get install --yes nginx-light")
+    site = "server { listen 80; server_name shop.test; return 200 shop; }"
+    host.run_expect([0], f"echo '{site}' >/etc/nginx/sites-available/shop && ln -s ../sites-available/shop /etc/nginx/sites-enabled/shop && systemctl reload nginx")
+    assert ask(host, "shop.test") == "shop"
+
+
+def ask(host, name: str) -> str:
+    code = f"import urllib.request as u; print(u.urlopen(u.Request('http://127.0.0.1/', headers={{'Host': '{name}'}})).read().decode(), end='')"
+    return host.check_output("python3 -c %s", code)
+
+
+@pytest.mark.parametrize(
+    ("task", "seconds"),
+    [
+        ("mlflow_packages : Install the packages", 4),
+        ("mlflow_postgres : Write the settings", 0.5),
+        ("mlflow_postgres : Create the database", 0.2),
+        ("mlflow_venv : Install MLflow", 4),
+        ("mlflow_venv : Ask MLflow for its version", 1),
+        ("mlflow_systemd : Create the directories", 0.5),
+        ("mlflow_systemd : Write the environment", 0.5),
+        ("mlflow_systemd : Create or migrate the schema", 6),
+        ("mlflow_systemd : Start MLflow", 1),
+        ("mlflow_nginx : Write the users", 1),
+        ("mlflow_nginx : Write the site", 0.5),
+    ],
+    ids=lambda value: value.split(" : ")[-1] if isinstance(value, str) else "",
+)
+def test_a_run_is_cut_off(host, task, seconds):
+    """The controller dies, and with it whatever it had started on the host."""
+    with subprocess.Popen(command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True) as run:
+        output = []
+        for line in run.stdout:
+            output.append(line)
+            if re.search(rf"TASK \[.*{re.escape(task)}", line):
+                time.sleep(seconds)
+                os.killpg(run.pid, signal.SIGKILL)
+                break
+        else:
+            pytest.fail(f"the run never came to {task}:\n{''.join(output)[-3000:]}")
+    host.run("pkill --signal KILL --full 'AnsiballZ|/opt/mlflow/uv|/bin/mlflow --version|/bin/mlflow db'; pkill --signal KILL 'apt-get|dpkg'")
+
+
+def test_the_next_run_finishes(host):
+    run = deploy()
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert "MLflow is ready: http://mlflow.test" in said(run)
+
+
+def test_and_the_one_after_changes_nothing(host):
+    run = deploy()
+    assert "changed=0" in run.stdout, re.findall(r"TASK \[.*\]\W+changed: .*", run.stdout)
+
+
+def test_what_was_there_before_is_there_still(host):
+    assert ask(host, "shop.test") == "shop"
+    assert "Welcome to nginx" in ask(host, "other.test")
+    assert "theirs|somebody" in host.check_output("runuser -u postgres -- psql -XAtc 'SELECT datname, pg_get_userbyid(datdba) FROM pg_database'")
