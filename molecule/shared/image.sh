@@ -8,6 +8,7 @@
 # A base comes from the registry where that answers, else from the distribution's own archive by mmdebstrap.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+PATH=$PWD:$PATH # our podman
 
 packages='apt systemd systemd-sysv dbus python3 python3-apt sudo ca-certificates iproute2 procps'
 bundle=/etc/ssl/certs/ca-certificates.crt

@@ -1,0 +1,65 @@
+# The project's commands: `make` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# Where Molecule deploys to; empty: each of ubuntu2204, debian12 and debian13 that can be had here.
+PLATFORMS ?=
+# Which of the folders under molecule/ run there; empty: default on each platform, the others on the first.
+SCENARIOS ?=
+# Arguments for pytest, for instance PYTEST='-k htpasswd'.
+PYTEST ?=
+OUTPUT := tests/output
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+.PHONY: setup
+setup: ## Prepare this machine: apt packages (podman, ...), and the locked tools in .venv
+	@tests/setup.sh
+
+.PHONY: test
+test: ## Everything below that tests: lint, unit, molecule
+	@$(MAKE) --no-print-directory setup
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory molecule
+
+.PHONY: lint
+lint: setup ## Check style, syntax and documentation of playbooks, roles and modules
+	@tests/lint.sh
+
+.PHONY: unit
+unit: setup ## Test the modules and templates on this machine (PYTEST='-k name' narrows it)
+	@tests/setup.sh mlflow
+	@mkdir -p $(OUTPUT)
+	@echo 'unit: pytest tests/unit'
+	@MLFLOW_TEST_PYTHON=$(CURDIR)/.cache/mlflow/bin/python pytest tests/unit $(PYTEST) 2>&1 | tee $(OUTPUT)/unit.log
+
+.PHONY: molecule
+molecule: setup ## Deploy to booted hosts and verify there (PLATFORMS='ubuntu2204 debian12', SCENARIOS=default)
+	@tests/clean_hosts.sh
+	@SCENARIOS='$(SCENARIOS)' tests/molecule.sh $(PLATFORMS)
+
+.PHONY: demo
+demo: setup ## Deploy to a throwaway host on this machine, and leave it running for you to open
+	@demo/run.sh
+
+.PHONY: demo-clean
+demo-clean: ## Remove what `make demo` made
+	@demo/run.sh clean
+
+.PHONY: lock
+lock: setup ## Write requirements/*.txt anew from requirements/*.in
+	@for name in dev:3.12 mlflow:3.10; do \
+	  .cache/uv/bin/uv pip compile --quiet --no-config --universal --python-version $${name#*:} --upgrade --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
+	    requirements/$${name%:*}.in --output-file requirements/$${name%:*}.txt; \
+	done
+
+.PHONY: clean
+clean: ## Remove the test hosts, the tools and all output
+	@if [ -x .venv/bin/podman ]; then demo/run.sh clean; tests/clean_hosts.sh; fi
+	@rm -rf .venv .cache .pytest_cache .hypothesis $(OUTPUT)

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Runs Molecule scenarios on several distributions at once, and tells at the end how each went.
+#
+#   tests/molecule.sh                             every platform of the default list that can be had here
+#   tests/molecule.sh PLATFORM...                 exactly these: one that cannot be had is a failure
+#   SCENARIOS='default tls' tests/molecule.sh     these scenarios on every platform; otherwise it is default on every
+#                                                 platform, and each other scenario on the first one
+#   JOBS=1 tests/molecule.sh                      one at a time, not two
+#   TIMEOUT=40m tests/molecule.sh                 how long one scenario may take on one platform
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export PATH=$PWD/.venv/bin:$PATH ANSIBLE_HOME=$PWD/.cache/ansible
+# Plain logs, and no advice to move the scenarios elsewhere.
+export NO_COLOR=1 ANSIBLE_NOCOLOR=1 MOLECULE_COMMAND_BORDERS=0 MOLECULE_GLOB='molecule/*/molecule.yml'
+export MLFLOW_TEST_PREFIX=${MLFLOW_TEST_PREFIX:-mlflow}
+
+say() { printf '\033[1m%s\033[0m\n' "molecule: $*"; }
+
+missing=()
+platforms=("$@")
+if [ $# = 0 ]; then
+  for platform in ubuntu2204 debian12 debian13; do
+    if molecule/shared/image.sh check "$platform"; then platforms+=("$platform"); else missing+=("$platform"); fi
+  done
+  for platform in "${missing[@]}"; do
+    say "NOTICE: no image of $platform can be had here (no registry, no archive): NOT tested on it"
+  done
+  [ ${#platforms[@]} -gt 0 ] || { say 'no platform can be had here'; exit 1; }
+fi
+
+# One image after the other: building them is bound to the processor.
+for platform in "${platforms[@]}"; do molecule/shared/image.sh "$platform" >/dev/null; done
+
+jobs=()
+for platform in "${platforms[@]}"; do
+  for scenario in ${SCENARIOS:-default}; do jobs+=("$scenario $platform"); done
+done
+if [ -z "${SCENARIOS:-}" ]; then
+  for scenario in molecule/*/molecule.yml; do
+    scenario=$(basename "$(dirname "$scenario")")
+    [ "$scenario" = default ] || jobs+=("$scenario ${platforms[0]}")
+  done
+fi
+
+mkdir -p tests/output
+results=$(mktemp -d)
+children=()
+trap 'rm -rf "$results"' EXIT
+stop() { for child in "${children[@]}"; do pkill -TERM -P "$child" || true; done; wait; exit 130; }
+trap stop INT TERM
+
+run() { # SCENARIO PLATFORM
+  local name=$1-$2 log=tests/output/molecule-$1-$2.log start=$SECONDS
+  if MLFLOW_PLATFORM=$2 timeout --kill-after=60 "${TIMEOUT:-40m}" molecule test --scenario-name "$1" >"$log" 2>&1 </dev/null; then
+    echo passed >"$results/$name"
+  else
+    echo FAILED >"$results/$name"
+  fi
+  say "$name $(cat "$results/$name") after $((SECONDS - start)) s"
+}
+
+for job in "${jobs[@]}"; do
+  read -r scenario platform <<<"$job"
+  while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n || true; done
+  say "$scenario on $platform has begun, it takes minutes; follow it in tests/output/molecule-$scenario-$platform.log"
+  run "$scenario" "$platform" &
+  children+=($!)
+done
+wait
+
+failed=0
+for job in "${jobs[@]}"; do
+  name=${job/ /-}
+  if [ "$(cat "$results/$name" 2>/dev/null)" = passed ]; then continue; fi
+  failed=$((failed + 1))
+  say "$name: the end of what failed"
+  # Up to the failure: the hosts' removal after it says nothing.
+  sed '/An error occurred during the test sequence/q' "tests/output/molecule-$name.log" | tail -n 60
+done
+say 'summary'
+for job in "${jobs[@]}"; do
+  name=${job/ /-}
+  log=tests/output/molecule-$name.log
+  printf '%-28s %s\n' "$name" "$(cat "$results/$name" 2>/dev/null || echo FAILED)"
+  # What the runners themselves said last.
+  grep -E '[0-9]+ (passed|failed|error).* in [0-9.]+s' "$log" | sed 's/^ */  /' || true
+  grep -A1 '^SCENARIO RECAP' "$log" | tail -n 1 | sed 's/^/  /' || true
+done
+for platform in "${missing[@]}"; do printf '%-28s %s\n' "$platform" 'NOT TESTED: no image can be had here'; done
+[ "$failed" = 0 ]
