@@ -22,9 +22,9 @@ requirements:
   - passlib 1.7.4 or libpass for the other schemes, which Debian packages as C(python3-passlib).
   - Neither of them where only O(password_hash) is given or users are removed.
 extends_documentation_fragment:
-  - ansible.builtin.action_common_attributes
-  - ansible.builtin.action_common_attributes.files
-  - ansible.builtin.files
+  - action_common_attributes
+  - action_common_attributes.files
+  - files
 attributes:
   check_mode:
     support: full

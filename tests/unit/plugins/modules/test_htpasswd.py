@@ -304,7 +304,15 @@ def steps(directory: Path, act: t.Callable[[int], None]) -> t.Callable[[str, tup
     return hook
 
 
-OPEN_FILE = {"users": [{"name": "alice", "password_hash": OTHER_HASH}], "exclusive": True, "backup": True}
+def end_at(last: int) -> t.Callable[[int], None]:
+    def act(number: int) -> None:
+        if number == last:
+            os._exit(1)
+
+    return act
+
+
+ONLY_ALICE = {"users": [{"name": "alice", "password_hash": OTHER_HASH}], "exclusive": True, "backup": True}
 
 
 @pytest.mark.parametrize("existing", [False, True])
@@ -312,7 +320,7 @@ def test_no_moment_is_readable_by_the_world(path: Path, existing: bool, tmp_path
     if existing:
         path.write_text(f"alice:{HASH}\n")
         path.chmod(0o640)
-    log = tmp_path.with_name("seen")
+    log = tmp_path.with_suffix(".log")
 
     def look(number: int) -> None:
         with log.open("a") as stream:
@@ -321,7 +329,7 @@ def test_no_moment_is_readable_by_the_world(path: Path, existing: bool, tmp_path
 
     old_umask = os.umask(0)
     try:
-        answer = run(path, hook=steps(path.parent, look), **OPEN_FILE)
+        answer = run(path, hook=steps(path.parent, look), **ONLY_ALICE)
     finally:
         os.umask(old_umask)
     assert answer["changed"]
@@ -340,10 +348,11 @@ def test_cut_off_at_every_step(path: Path, existing: bool) -> None:
         if existing:
             path.write_text(old)
             path.chmod(0o640)
-        answer = run(path, hook=steps(path.parent, lambda number: number == cut and os._exit(1)), **OPEN_FILE)
+        answer = run(path, hook=steps(path.parent, end_at(cut)), **ONLY_ALICE)
+        assert path.exists() or not existing
         assert not path.exists() or path.read_text() in (old, new)
         assert all(stat.S_IMODE(file.stat().st_mode) & 0o007 == 0 for file in path.parent.iterdir())
-        assert not run(path, **OPEN_FILE).get("failed")
+        assert not run(path, **ONLY_ALICE).get("failed")
         assert path.read_text() == new
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
         if answer:
@@ -363,6 +372,7 @@ def user_faults() -> t.Iterator[tuple[dict[str, t.Any], str]]:
         "a\x1bb": "control character",
         "a\x7f": "control character",
         "a\x85b": "control character",
+        "a\ud800": "control character",
         "#alice": "begins with '#'",
         " alice": "white space",
         "alice ": "white space",
@@ -375,6 +385,7 @@ def user_faults() -> t.Iterator[tuple[dict[str, t.Any], str]]:
         "": "is empty",
         "a\0b": "control character",
         "line\n": "control character",
+        "a\ud800": "control character",
         "w" * 73: "longer than the 72 bytes that bcrypt reads: shorten it, or set hash_scheme to sha512_crypt",
         "é" * 37: "longer than the 72 bytes that bcrypt reads",
     }.items():
