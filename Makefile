@@ -21,11 +21,14 @@ setup: ## Prepare this machine: apt packages (podman, ...), and the locked tools
 	@tests/setup.sh
 
 .PHONY: test
-test: ## Everything below that tests: lint, unit, molecule
-	@$(MAKE) --no-print-directory setup
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory molecule
+test: setup ## Everything below that tests: lint, unit, molecule; each runs, whatever the others found
+	@failed=(); \
+	for part in lint unit molecule; do \
+	  echo "test: $$part"; \
+	  $(MAKE) --no-print-directory $$part || failed+=("$$part"); \
+	done; \
+	if [ $${#failed[@]} -gt 0 ]; then echo "test: FAILED: $${failed[*]}"; exit 1; fi; \
+	echo 'test: all passed'
 
 .PHONY: lint
 lint: setup ## Check style, syntax and documentation of playbooks, roles and modules

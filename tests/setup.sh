@@ -58,10 +58,11 @@ provide_uv() {
 
 # Prints a Python that runs: the newest on PATH, else one of pyenv's (also behind shims whose HOME is another), else uv's choice.
 find_python() {
-  local version candidate dir
+  local version candidate dir home
+  home=$(getent passwd "$(id -u)" | cut -d: -f6)
   for version in "$@"; do
     for candidate in $(type -ap "python$version" || true) \
-      $(for dir in ${PATH//:/ } "${PYENV_ROOT:-$HOME/.pyenv}/shims"; do [ "${dir##*/}" != shims ] || ls -d "${dir%/shims}/versions/$version".*/bin/"python$version" 2>/dev/null || true; done); do
+      $(for dir in ${PATH//:/ } "${PYENV_ROOT:-$HOME/.pyenv}/shims" "$home/.pyenv/shims"; do [ "${dir##*/}" != shims ] || ls -d "${dir%/shims}/versions/$version".*/bin/"python$version" 2>/dev/null || true; done); do
       # Behind a shim stands another path: print the real one.
       if "$candidate" -c 'import ssl, venv, sys; print(sys.executable)' 2>/dev/null </dev/null; then return; fi
     done
