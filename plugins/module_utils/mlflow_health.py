@@ -17,10 +17,11 @@ import socket
 import ssl
 import time
 import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Callable, Iterator, Mapping, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 Result = TypeVar("Result")
@@ -70,6 +71,8 @@ class Target:
 def parse_target(params: Mapping[str, Any]) -> Target:
     """Check the options that say where to connect; ValueError says what to set."""
     url = params["url"] or "http://localhost"
+    if "@" in url:
+        raise ValueError("url must not hold credentials: give them in username and password")
     if not (url.isascii() and url.isprintable()) or " " in url:
         raise ValueError("url must hold no spaces, control characters or characters outside ASCII")
     try:
@@ -77,8 +80,6 @@ def parse_target(params: Mapping[str, Any]) -> Target:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise ValueError("url is not a valid URL: check its host name and port") from None
-    if "@" in url:
-        raise ValueError("url must not hold credentials: give them in username and password")
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError("url must look like https://mlflow.example.com, with http:// or https:// in front")
     if parts.query or parts.fragment:
@@ -213,8 +214,8 @@ def explain_error(error: Exception, target: Target) -> Failure:
     place = target.place
     if isinstance(error, ssl.SSLCertVerificationError):
         return Failure(
-            f"the certificate of {target.host} at {place} is not accepted ({error.verify_message}): give the certificate"
-            " of its CA in ca_path, or renew it for this name (mlflow_domain, mlflow_domain_aliases)"
+            f"the certificate of {target.host} at {place} is not accepted ({error.verify_message}): give its CA's"
+            " certificate in ca_path, or renew it for this name (mlflow_domain, mlflow_domain_aliases)"
         )
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
         return Failure(f"TLS with {place} fails ({error.reason}): check scheme and port in url")
@@ -242,7 +243,7 @@ def explain_answer(
     reason, code = read_reason(content)
     if status == 401:
         hint = (
-            f"the server refuses the password of the user {target.username}: compare username and password with mlflow_users"
+            f"the server refuses the password of the user {target.username}: compare it with mlflow_users"
             if target.authorization
             else "the server wants a login: give username and password of one of mlflow_users"
         )
@@ -290,7 +291,7 @@ class Roundtrip:
         self.client = client
         self.name = EXPERIMENT_PREFIX + uuid.uuid4().hex
         self.experiment_id: str | None = None
-        self.run: dict[str, Any] | None = None
+        self.run: dict[str, Any] = {}
         self.artifact = os.urandom(ARTIFACT_BYTES)
         # Soft-deleted: out of sight, but in the database until `mlflow gc`.
         self.deleted_experiments: list[str] = []
@@ -377,8 +378,10 @@ class Roundtrip:
         tasks: dict[str, Callable[[], None]] = {}
         for run_id, run in runs.items():
             tasks[f"artifacts of run {run_id}"] = partial(self._erase_artifacts, run)
-            tasks[f"run {run_id}"] = partial(self._delete, "runs/delete", run_id=run_id)
-        tasks[f"experiment {experiment_id}"] = partial(self._delete, "experiments/delete", experiment_id=experiment_id)
+            tasks[f"run {run_id}"] = partial(self._delete, "run", run_id, self.deleted_runs)
+        tasks[f"experiment {experiment_id}"] = partial(
+            self._delete, "experiment", experiment_id, self.deleted_experiments
+        )
 
         self.left_behind = list(tasks)
         failures = []
@@ -390,15 +393,15 @@ class Roundtrip:
                 failures.append(failure)
         if failures:
             raise Failure("; ".join(map(str, failures)), any(failure.waiting_helps for failure in failures))
-        self.deleted_experiments.append(experiment_id)
-        self.deleted_runs.extend(runs)
 
-    def _delete(self, endpoint: str, **body: str) -> None:
+    def _delete(self, kind: str, identifier: str, deleted: list[str]) -> None:
         try:
-            self.client.post(endpoint, body)
+            self.client.post(f"{kind}s/delete", {f"{kind}_id": identifier})
         except Failure as failure:
             if failure.code != NOT_FOUND:  # an earlier attempt has deleted it
                 raise
+        if identifier not in deleted:
+            deleted.append(identifier)
 
     def _erase_artifacts(self, run: dict[str, Any]) -> None:
         directory = artifact_directory(run["artifact_uri"])
@@ -452,7 +455,7 @@ class HealthCheck:
             self._step("version", lambda: self._check_version(expect_version))
         else:
             # Good to know but not asked for: behind a password it may be closed.
-            with suppress(Failure, TimeoutError), time_limit(self._time_left()):
+            with suppress(Failure, TimeoutError), time_limit((self.deadline - time.monotonic()) / 2):
                 self._read_version()
         if depth != "liveness":
             self._step("database", lambda: self.client.post("experiments/search", {"max_results": 1}))
@@ -485,12 +488,14 @@ class HealthCheck:
     def _check_version(self, expected: str) -> None:
         self._read_version()
         if self.version != expected:
-            raise Failure(f"the server runs MLflow {self.version}, expected is {expected}: restart it, or set expect_version")
+            raise Failure(
+                f"the server runs MLflow {self.version}, expected is {expected}: restart it, or set expect_version"
+            )
 
     def _run_roundtrip(self) -> None:
         deadline = self.deadline - min(CLEANUP_SECONDS, self.timeout / 4)
         trip = self.roundtrip = Roundtrip(self.client)
-        with suppress(Failure, TimeoutError), time_limit(deadline - time.monotonic()):
+        with suppress(Failure, KeyError, TimeoutError), time_limit(deadline - time.monotonic()):
             trip.sweep()
         trip.left_behind = []
 
@@ -514,13 +519,10 @@ class HealthCheck:
         if problems:
             raise Failure(". ".join(problems))
 
-    def _time_left(self) -> float:
-        return self.deadline - time.monotonic()
-
     def _step(self, name: str, work: Callable[[], Result], deadline: float | None = None) -> Result:
         """Repeat the work until it passes, until waiting can't mend it, or until the time is over."""
         deadline = self.deadline if deadline is None else deadline
-        step = {"name": name, "status": "failed", "milliseconds": 0, "attempts": 0}
+        step: dict[str, Any] = {"name": name, "status": "failed", "milliseconds": 0, "attempts": 0}
         self.steps.append(step)
         begin = time.monotonic()
         try:
@@ -541,7 +543,9 @@ class HealthCheck:
                 if not failure.waiting_helps:
                     raise Failure(f"{name}: {failure}")
                 if time.monotonic() + self.delay >= deadline:
-                    raise Failure(f"{name}: {failure} (after {step['attempts']} attempts within {self.timeout:g} seconds)")
+                    raise Failure(
+                        f"{name}: {failure} (after {step['attempts']} attempts within {self.timeout:g} seconds)"
+                    )
                 time.sleep(self.delay)
         finally:
             step["milliseconds"] = round((time.monotonic() - begin) * 1000)

@@ -20,13 +20,13 @@ description:
 attributes:
   check_mode:
     support: full
-    description: Can run in check mode. With O(depth=roundtrip) only O(depth=database) is checked, as nothing may be written.
+    description: Can run in check mode. As nothing may be written, O(depth=roundtrip) then checks as O(depth=database).
   diff_mode:
     support: none
     description: Returns no diff, as it changes nothing that lasts.
   idempotence:
     support: full
-    description: Never reports a change. With O(depth=roundtrip) each run makes an experiment of its own and deletes it again.
+    description: Never reports a change. With O(depth=roundtrip), what is made is also deleted; see the notes.
 options:
   url:
     description:
@@ -73,7 +73,7 @@ options:
     default: database
   timeout:
     description:
-      - Seconds that all of it may take, waiting included.
+      - Seconds that all of it may take, waiting included. A single attempt may take half of what is left.
       - With O(depth=roundtrip), a quarter of it, but at most 10 seconds, is kept for cleaning up.
     type: float
     default: 60
@@ -86,10 +86,11 @@ options:
     type: str
 notes:
   - "B(What stays after a round trip.) Artifacts are deleted for good. The experiment and its run can only be marked as
-    deleted over MLflow's API: nobody sees them any more, but a few rows stay in the database until C(mlflow gc) runs
-    beside it. RV(remains) has their ids for that."
-  - A round trip that fails cleans up as well. What can't be deleted even then, as the server no longer answers, is
-    named in the message and in RV(left_behind). A later round trip removes it, as soon as it is an hour old.
+    deleted over MLflow's API: only who asks for deleted ones finds them, but a few rows stay in the database until
+    C(mlflow gc) runs on the server. RV(remains) has their ids for that."
+  - A round trip that fails cleans up as well. What can't be deleted even then, as when the server no longer answers, is
+    named in the message and in RV(left_behind). An experiment that was left is removed by the first round trip after an
+    hour. Artifacts whose run could be marked as deleted, but not they themselves, are removed by C(mlflow gc).
   - Each round trip has an experiment of its own, named C(mlflow-health-) and a random number, so any number of them can
     run at the same time.
 """
@@ -127,8 +128,11 @@ EXAMPLES = r"""
       - /opt/mlflow/current/bin/mlflow
       - gc
       - --backend-store-uri=postgresql+psycopg2:///mlflow
-      - --tracking-uri=http://127.0.0.1:5000
+      - --tracking-uri=https://mlflow.example.com
       - --experiment-ids={{ health.remains.experiment_ids | join(',') }}
+  environment:
+    MLFLOW_TRACKING_USERNAME: alice
+    MLFLOW_TRACKING_PASSWORD: "{{ alice_password }}"
   become: true
   become_user: mlflow
   changed_when: true
@@ -154,8 +158,8 @@ steps:
   contains:
     name:
       description:
-        - V(liveness), V(version) with O(expect_version), V(database), and for a round trip V(experiment), V(run), V(log),
-          V(read), V(upload), V(download), V(cleanup).
+        - V(liveness), V(version) with O(expect_version), V(database), and for a round trip V(experiment), V(run),
+          V(log), V(read), V(upload), V(download), V(cleanup).
       type: str
       sample: database
     status:
@@ -176,17 +180,17 @@ remains:
   type: dict
   contains:
     experiment_ids:
-      description: Experiments that are marked as deleted, for C(mlflow gc --experiment-ids), which takes their runs along.
+      description: Experiments marked as deleted, for C(mlflow gc --experiment-ids), which takes their runs along.
       type: list
       elements: str
       sample: ["12"]
     run_ids:
-      description: Runs that are marked as deleted, for C(mlflow gc --run-ids).
+      description: Runs marked as deleted, for C(mlflow gc --run-ids).
       type: list
       elements: str
       sample: [b2c96031869845ee88a9997e3b22441b]
 left_behind:
-  description: What could not be deleted, and is still to be seen in MLflow. Only after a failure.
+  description: What could not be deleted. Empty unless the cleanup failed.
   returned: always
   type: list
   elements: str
@@ -194,7 +198,12 @@ left_behind:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mlops.mlflow.plugins.module_utils.mlflow_health import VERSION, Failure, HealthCheck, parse_target
+from ansible_collections.mlops.mlflow.plugins.module_utils.mlflow_health import (
+    VERSION,
+    Failure,
+    HealthCheck,
+    parse_target,
+)
 
 
 def main() -> None:
@@ -219,6 +228,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
+    if "@" in (params["url"] or ""):
+        # Refused below, but Ansible shows the arguments even then.
+        module.no_log_values.add(params["url"].rpartition("@")[0].split("//", 1)[-1])
     try:
         if not 0 < params["timeout"] <= 86400:
             raise ValueError("timeout must be more than 0 and at most 86400 seconds")

@@ -14,11 +14,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ http {{
     location /redirect/ {{ return 301 https://{domain}/login?token=secret; }}
     location /other/ {{ return 200 "Welcome to something else"; }}
     location /other-api/ {{ location ~ /health$ {{ return 200 OK; }} return 200 "[]"; }}
-    location /empty-api/ {{ location ~ /health$ {{ return 200 OK; }} location ~ search$ {{ return 200 "{{}}"; }} return 200 "{{}}"; }}
+    location /empty-api/ {{ location ~ /health$ {{ return 200 OK; }} return 200 "{{}}"; }}
     location /missing/ {{ return 404; }}
     location /forbidden/ {{ location ~ /health$ {{ return 200 OK; }} deny all; }}
     location /hang-up/ {{ return 444; }}
@@ -95,7 +96,7 @@ def wait_until(what: str, ready: Any, process: subprocess.Popen[bytes], log: Pat
 
 
 @contextmanager
-def running(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def running(process: subprocess.Popen[Any]) -> Iterator[subprocess.Popen[Any]]:
     try:
         yield process
     finally:
@@ -145,7 +146,7 @@ class Mlflow:
         command = [self.python, "-m", "mlflow", "server", self.store, f"--artifacts-destination={self.artifacts}"]
         command += ["--workers=1", f"--allowed-hosts=localhost*,127.0.0.1*,{DOMAIN}*"]
         command += [f"--uvicorn-opts=--uds {self.socket}"]
-        with open(self.root / "log", "ab") as log:
+        with (self.root / "log").open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, env=self.environment, cwd=self.root)
 
     def api(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -177,6 +178,7 @@ class Mlflow:
 def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Mlflow:
     """MLflow before it is started."""
     root = tmp_path_factory.mktemp("mlflow")
+    cached = Path(__file__).resolve().parents[3] / ".cache/mlflow/bin/python"  # from tests/setup.sh
     python = os.environ.get("MLFLOW_TEST_PYTHON") or str(cached if cached.exists() else sys.executable)
     # No PYTHONPATH: the collections belong to the Python of the tests.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -184,7 +186,9 @@ def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Mlflow:
     # A database that goes away is missed at the next request.
     environment["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
     script = "from mlflow.version import VERSION; print(VERSION)"
-    found = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False, env=environment, cwd=root)
+    found = subprocess.run(
+        [python, "-c", script], capture_output=True, text=True, check=False, env=environment, cwd=root
+    )
     if found.returncode:
         pytest.fail(
             f"These tests need MLflow, which {python} can't import: run `tests/setup.sh mlflow`, or set"
@@ -233,7 +237,8 @@ def make_certificates(root: Path) -> None:
         subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=root)
 
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA", "-days", "2")
+    usage = ["-addext", "keyUsage=critical,keyCertSign"]  # wanted by Python 3.13
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA", "-days", "2", *usage)
     openssl("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", f"/CN={DOMAIN}")
     (root / "names").write_text(f"subjectAltName=DNS:{DOMAIN}\nauthorityKeyIdentifier=keyid\n")
     signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names", "-days", "2"]
@@ -272,7 +277,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory, mlflow_server: Mlflow, hangi
         hanging=hanging_port,
     )
     (root / "nginx.conf").write_text(config if os.geteuid() == 0 else re.sub(r"^user.*;", "", config, flags=re.M))
-    with open(root / "log", "ab") as log:
+    with (root / "log").open("ab") as log:
         command = [shutil.which("nginx", path=path), "-p", str(root), "-c", str(root / "nginx.conf")]
         with running(subprocess.Popen(command, stdout=log, stderr=log)) as process:
             wait_until("nginx", lambda: can_connect(proxy.tls_port), process, root / "log", 10)

@@ -47,7 +47,10 @@ def test_target(options: dict[str, str], host: str, port: int, prefix: str, host
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"url": "mlflow.example.com"}, "url must look like https://mlflow.example.com, with http:// or https:// in front"),
+        (
+            {"url": "mlflow.example.com"},
+            "url must look like https://mlflow.example.com, with http:// or https:// in front",
+        ),
         ({"url": "mlflow.example.com:5000"}, "url must look like"),
         ({"url": "ftp://a"}, "url must look like"),
         ({"url": "http://"}, "url must look like"),
