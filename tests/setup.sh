@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(
   # test hosts
-  podman crun netavark aardvark-dns iptables uidmap systemd-container iproute2 mmdebstrap debian-archive-keyring
+  podman crun iptables uidmap slirp4netns iproute2 mmdebstrap debian-archive-keyring
   # unit tests and tools
   nginx-light apache2-utils openssl curl ca-certificates python3-venv
 )
@@ -26,17 +26,18 @@ as_root() {
   sudo "$@"
 }
 
+is_installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
 install_packages() {
-  local missing=() package
-  for package in "${packages[@]}"; do
-    [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
-  done
+  local log=.cache/apt.log missing=() package
+  for package in "${packages[@]}"; do is_installed "$package" || missing+=("$package"); done
+  # podman's networks: netavark, or the plugins from before it (Ubuntu 22.04).
+  is_installed netavark || is_installed containernetworking-plugins || missing+=(netavark)
   [ ${#missing[@]} -gt 0 ] || return 0
   say "installing from apt: ${missing[*]}"
-  local log=.cache/apt.log install=(env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}")
-  # Package lists may be absent or stale: refresh them only where the first try shows it.
-  as_root "${install[@]}" >"$log" 2>&1 </dev/null \
-    || { as_root apt-get update && as_root "${install[@]}"; } >"$log" 2>&1 </dev/null \
+  as_root apt-get update >"$log" 2>&1 </dev/null || say "apt-get update failed, going on with the package lists that are here"
+  apt-cache show netavark >/dev/null 2>&1 || missing=("${missing[@]/#netavark/containernetworking-plugins}")
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}" >>"$log" 2>&1 </dev/null \
     || { tail -n 20 "$log" >&2; die "apt-get install failed, see $log"; }
   # Tests start an nginx of their own: the packaged service is not to take port 80 of this machine.
   if [[ " ${missing[*]} " == *" nginx-light "* ]] && [ -d /run/systemd/system ]; then
@@ -63,8 +64,8 @@ find_python() {
   for version in "$@"; do
     for candidate in $(type -ap "python$version" || true) \
       $(for dir in ${PATH//:/ } "${PYENV_ROOT:-$HOME/.pyenv}/shims" "$home/.pyenv/shims"; do [ "${dir##*/}" != shims ] || ls -d "${dir%/shims}/versions/$version".*/bin/"python$version" 2>/dev/null || true; done); do
-      # Behind a shim stands another path: print the real one.
-      if "$candidate" -c 'import ssl, venv, sys; print(sys.executable)' 2>/dev/null </dev/null; then return; fi
+      # Behind a shim or a virtual environment stands another path: print that one.
+      if "$candidate" -c 'import ssl, venv, sys; print(sys._base_executable)' 2>/dev/null </dev/null; then return; fi
     done
   done
   for version in "$@"; do
@@ -79,7 +80,7 @@ find_python() {
 environment() {
   local directory=$1 lock=$2 stamp
   shift 2
-  stamp=$(sha256sum "$lock" tests/setup.sh | sha256sum)
+  stamp=$(sha256sum "$lock")
   if [ "$(cat "$directory/.stamp" 2>/dev/null)" = "$stamp" ] && "$directory/bin/python" -c '' 2>/dev/null; then return; fi
   local python
   python=$(find_python "$@")
