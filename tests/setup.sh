@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(
   # test hosts
-  podman crun iptables uidmap slirp4netns iproute2 mmdebstrap debian-archive-keyring
+  podman crun iptables uidmap slirp4netns iproute2 procps mmdebstrap debian-archive-keyring
   # unit tests and tools
   nginx-light apache2-utils openssl curl ca-certificates python3-venv
 )
