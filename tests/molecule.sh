@@ -84,7 +84,7 @@ for job in "${jobs[@]}"; do
   log=tests/output/molecule-$name.log
   printf '%-28s %s\n' "$name" "$(cat "$results/$name" 2>/dev/null || echo FAILED)"
   # What the runners themselves said last.
-  grep -E '[0-9]+ (passed|failed|error).* in [0-9.]+s' "$log" | sed 's/^ */  /' || true
+  grep -E '=+ .*[0-9]+ (passed|failed|error).* in [0-9.]+s' "$log" | sed 's/^ *\(msg: \)*/  /' || true
   grep -A1 '^SCENARIO RECAP' "$log" | tail -n 1 | sed 's/^/  /' || true
 done
 for platform in "${missing[@]}"; do printf '%-28s %s\n' "$platform" 'NOT TESTED: no image can be had here'; done
