@@ -58,7 +58,7 @@ def test_user_cannot_log_in(host):
         ("/var/lib/mlflow", "mlflow", "mlflow", 0o750),
         ("/var/lib/mlflow/artifacts", "mlflow", "mlflow", 0o750),
         ("/var/log/mlflow", "mlflow", "mlflow", 0o750),
-        ("/run/mlflow", "mlflow", "mlflow", 0o750),
+        (SOCKET, "mlflow", "mlflow", 0o660),
     ],
 )
 def test_path_is_closed(host, path, user, group, mode):
@@ -81,7 +81,7 @@ def test_schema_is_the_one_this_mlflow_expects(host):
         host,
         "mlflow",
         "MLFLOW_BACKEND_STORE_URI='postgresql+psycopg2://mlflow@/mlflow?host=/var/run/postgresql' "
-        f"{PYTHON} /etc/mlflow/mlflow_schema.py",
+        f"{PYTHON} /opt/mlflow/libexec/mlflow_schema.py",
     )
     assert run.stdout.strip() == "current", run.stderr
 
@@ -111,6 +111,41 @@ def test_password_is_nowhere_but_hashed(host):
     assert found.stdout == ""
     assert password not in host.check_output("journalctl --no-pager")
     assert password not in host.check_output("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").replace("grep", "")
+
+
+def ask(host, password: str) -> str:
+    """The status of a request through nginx, as its own client."""
+    code = (
+        "import urllib.error, urllib.request as u\n"
+        "m = u.HTTPPasswordMgrWithPriorAuth(); m.add_password(None, 'http://127.0.0.1/', 'mlflow', open('/dev/stdin').read(), is_authenticated=True)\n"
+        "r = u.Request('http://127.0.0.1/version', headers={'Host': 'mlflow.test'})\n"
+        "try: print(u.build_opener(u.HTTPBasicAuthHandler(m)).open(r).status)\n"
+        "except urllib.error.HTTPError as e: print(e.code)\n"
+    )
+    return host.check_output("printf %%s %s | python3 -c %s", password, code)
+
+
+def test_changed_password_file_forgets_at_once(host):
+    password, file = os.environ["MLFLOW_TEST_PASSWORD"], "/etc/nginx/mlflow.htpasswd"
+    workers = 2 * int(host.check_output("nproc"))
+    assert {ask(host, password) for _ in range(workers)} == {"200"}, "remembered by every worker now"
+    host.run_expect([0], "cp --archive %s /root/kept && sed -i 's/^mlflow:/gone:/' %s", file, file)
+    try:
+        assert {ask(host, password) for _ in range(workers)} == {"401"}
+    finally:
+        host.run_expect([0], "cp --archive /root/kept %s && rm /root/kept", file)
+    assert ask(host, password) == "200"
+
+
+def test_remembered_password_costs_no_hash(host):
+    password = os.environ["MLFLOW_TEST_PASSWORD"]
+    spent = "cat /proc/$(cat /run/nginx.pid)/task/*/children | xargs -n1 | sed 's#.*#/proc/&/stat#' | xargs cat | awk '{ticks += $14 + $15} END {print ticks}'"
+    for _ in range(2 * int(host.check_output("nproc"))):
+        ask(host, password)
+    before = int(host.check_output(spent))
+    for _ in range(20):
+        ask(host, password)
+    assert int(host.check_output(spent)) - before < 20 * 5, "20 checks of bcrypt at cost 12 take over 20 x 10 ticks"
 
 
 def test_other_sites_go_on(host):

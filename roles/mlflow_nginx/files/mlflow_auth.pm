@@ -1,0 +1,55 @@
+package mlflow_auth;
+
+# Remembers in a worker's memory which Authorization headers nginx has checked, so that a strong password hash is computed once
+# and not for every request. nginx itself does the check, with auth_basic; this only tells it when it may be skipped.
+#
+# Kept is HMAC-SHA256(random key of this nginx, Authorization header and state of the password file): nothing of it is written
+# anywhere, it can't be turned back, and after any change of the password file it matches nothing. Refusals are not kept.
+
+use strict;
+use warnings;
+use Digest::SHA qw(hmac_sha256);
+use Time::HiRes qw(stat);
+
+my $MAX = 4096;     # headers remembered per worker, one for each user and password
+my %until;          # digest => when it is forgotten
+my $key = do {
+    open my $random, '<:raw', '/dev/urandom' or die "mlflow_auth: $!";
+    read($random, my $bytes, 32) == 32 or die "mlflow_auth: $!";
+    $bytes;
+};
+
+# $mlflow_auth_digest: of what the client sent, and of the password file as it is before the check. Empty without either.
+sub digest {
+    my $r = shift;
+    my $sent = $r->header_in('Authorization') // return '';
+    my @file = stat $r->variable('mlflow_auth_file') or return '';
+    return unpack 'H*', hmac_sha256(join("\0", @file[0, 1, 7, 9, 10], $sent), $key);   # device, inode, size, mtime, ctime
+}
+
+# $mlflow_auth_realm, for auth_basic: "off" for a header that was found good before.
+sub realm {
+    my $r = shift;
+    my $digest = $r->variable('mlflow_auth_digest');
+    return 'off' if $digest ne '' and ($until{$digest} // 0) > time;
+    return $r->variable('mlflow_auth_name');
+}
+
+# $mlflow_auth_attempt, for limit_req: the address (of IPv6, the network) that will make nginx compute a hash. Empty: none will.
+sub attempt {
+    my $r = shift;
+    return '' if $r->variable('mlflow_auth_realm') eq 'off' or ($r->header_in('Authorization') // '') eq '';
+    return substr $r->variable('binary_remote_addr'), 0, 8;
+}
+
+# $mlflow_auth_good: evaluate it where only requests come that auth_basic let pass. Remembers; its value is empty.
+sub good {
+    my $r = shift;
+    my $digest = $r->variable('mlflow_auth_digest');
+    return '' if $digest eq '';
+    %until = () if !exists $until{$digest} and keys %until >= $MAX;
+    $until{$digest} = time + $r->variable('mlflow_auth_seconds');
+    return '';
+}
+
+1;

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Serve MLflow on sockets held by systemd, with workers that share memory.
+
+`mlflow server` keeps a parent process that only waits, and answers its Flask routes through a bridge inside the ASGI
+application. Here one gunicorn master loads MLflow once and forks workers; each of them serves
+
+* the Flask application, from a pool of threads, on the socket systemd names "wsgi", and
+* the complete ASGI application, from an event loop in one more thread, on every other socket ("asgi").
+
+One process id, two stages:
+
+1. MLflow's own `server` command reads its options (MLFLOW_* variables), checks them, prepares the database and starts the
+   job runner where one is wanted. Only the start of the web server is replaced: by stage 2.
+2. This file again, with the environment the command made for its web server: load, fork, serve.
+
+gunicorn's options come from GUNICORN_CMD_ARGS, for instance "--workers=2 --threads=8 --graceful-timeout=30".
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from urllib.parse import quote
+
+APP = "mlflow.server.fastapi_app:app"
+SERVE = "serve"
+PIECE = 4 << 20
+
+
+class ThisProcess:
+    """What `mlflow server` gets for the web server it starts: this process, which becomes it as soon as it is waited for."""
+
+    def __init__(self, command, *, extra_env, **_):
+        if command[-1] != APP:
+            sys.exit(f"mlflow_serve serves {APP} only, not {command[-1]}: use `mlflow server` for that")
+        self.pid = os.getpid()  # the job runner watches it; systemd's sockets belong to it
+        self.environ = {**os.environ, **extra_env}
+
+    def poll(self):
+        return None
+
+    def send_signal(self, signum):
+        sys.exit(128 + signum)  # told to stop before it served
+
+    def wait(self):
+        os.execve(sys.executable, [sys.executable, __file__, SERVE], self.environ)
+
+
+def prepare():
+    import mlflow.server
+    from mlflow.cli import cli
+
+    mlflow.server._exec_cmd = ThisProcess
+    cli.main(["server"], prog_name="mlflow")
+
+
+def sockets_from_systemd():
+    """The file descriptors of the sockets named "wsgi", and those of all others."""
+    if os.environ.pop("LISTEN_PID", None) != str(os.getpid()):
+        sys.exit("mlflow_serve takes its sockets from systemd, and got none")
+    count = int(os.environ.pop("LISTEN_FDS"))
+    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")[:count]
+    fds = list(enumerate(names, start=3))
+    return [fd for fd, name in fds if name == "wsgi"], [fd for fd, name in fds if name != "wsgi"]
+
+
+def with_proxy(app):
+    """Have the proxy send files, and take uploads in large pieces.
+
+    The proxy offers it with a request header, "X-Accel-Mapping: /its/directory/=/its/location/". Starlette's FileResponse then
+    names its file instead of reading it (the "pathsend" extension of ASGI), and the name goes to the proxy.
+    """
+
+    async def accelerated(scope, receive, send):
+        mapping = dict(scope.get("headers", ())).get(b"x-accel-mapping", b"").decode()
+        if scope["type"] != "http" or not mapping:
+            return await app(scope, receive, send)
+        directory, _, location = mapping.partition("=")
+        start, unread = None, True
+
+        async def receive_pieces():
+            nonlocal unread
+            parts, size, unread = [], 0, True
+            while unread and size < PIECE:
+                message = await receive()
+                unread = message.get("more_body", False)
+                if message["type"] != "http.request":
+                    return message
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+            return {**message, "body": b"".join(parts)}
+
+        async def send_names(message):
+            nonlocal start
+            if message["type"] == "http.response.start":
+                while unread:  # refused before it was read: a proxy that still sends would miss the answer
+                    await receive_pieces()
+                start = message  # kept until it is known what follows
+                return
+            path = message.get("path") if message["type"] == "http.response.pathsend" else None
+            if path and path.startswith(directory):
+                mine = {b"content-length", b"accept-ranges", b"last-modified", b"etag"}  # the proxy's, who sends the file
+                headers = [header for header in start["headers"] if header[0] not in mine]
+                redirect = location + quote(path[len(directory) :])
+                start = {**start, "headers": [*headers, (b"x-accel-redirect", redirect.encode()), (b"content-length", b"0")]}
+                path, message = None, {"type": "http.response.body"}
+            if start:
+                await send(start)
+                start = None
+            if path:
+                with open(path, "rb") as file:
+                    while chunk := await asyncio.to_thread(file.read, PIECE):
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                message = {"type": "http.response.body"}
+            await send(message)
+
+        scope = {**scope, "extensions": {**scope.get("extensions", {}), "http.response.pathsend": {}}}
+        await app(scope, receive_pieces, send_names)
+
+    return accelerated
+
+
+def serve():
+    import uvicorn
+    from gunicorn.app.base import Application
+    from gunicorn.workers.gthread import ThreadWorker
+
+    wsgi_fds, asgi_fds = sockets_from_systemd()
+
+    class EventLoop(uvicorn.Server):
+        """Ends when its worker ends, and says that it isn't stuck."""
+
+        def __init__(self, worker):
+            from mlflow.server.fastapi_app import app
+
+            # forwarded_allow_ips: only the proxy can open these sockets, so its headers are believed.
+            super().__init__(uvicorn.Config(with_proxy(app), log_config=None, access_log=False, forwarded_allow_ips="*"))
+            self.worker = worker
+            self.last_tick = time.monotonic()
+
+        def run_in_thread(self):
+            try:
+                self.run([socket.socket(fileno=os.dup(fd)) for fd in asgi_fds])
+            finally:
+                if self.worker.alive:  # it failed: no worker at all is better than one that answers half of the routes
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        async def on_tick(self, counter):
+            self.last_tick = time.monotonic()
+            return await super().on_tick(counter) or not self.worker.alive
+
+        async def shutdown(self, sockets=None):
+            for server in self.servers:
+                server.close()
+            await asyncio.sleep(0.5)  # uvicorn would drop connections that are accepted but not read yet
+            await super().shutdown(sockets)
+
+    class Worker(ThreadWorker):
+        """gunicorn's threads, and an event loop that starts and ends with them."""
+
+        def run(self):
+            self.event_loop = EventLoop(self)
+            thread = threading.Thread(target=self.event_loop.run_in_thread, name="asgi", daemon=True)
+            thread.start()
+            super().run()
+            thread.join(self.cfg.graceful_timeout)
+
+        def handle_exit(self, sig, frame):
+            if hasattr(self, "set_accept_enabled"):
+                return super().handle_exit(sig, frame)
+            # gunicorn 23, which MLflow 3.9 wants, would drop connections that are accepted but not read yet
+            for listener in self.sockets if self.alive else ():
+                if listener.fileno() in self.poller.get_map():
+                    self.poller.unregister(listener)
+            threading.Timer(0.5, super().handle_exit, (sig, frame)).start()
+
+        def notify(self):  # once a second; the master replaces a worker it has not heard of for `timeout` seconds
+            if time.monotonic() - self.event_loop.last_tick < self.cfg.timeout:
+                super().notify()
+
+    class Server(Application):
+        def init(self, parser, opts, args):
+            settings = {
+                "bind": [f"fd://{fd}" for fd in wsgi_fds],
+                "worker_class": Worker,
+                "workers": 2,
+                "threads": 8,
+                "timeout": 120,
+                "keepalive": 0,  # a connection costs nothing on a unix socket, and one that is kept loses requests at a restart
+                "preload_app": True,
+                "on_starting": keep_sockets,
+                "when_ready": share_memory,
+                "control_socket_disable": True,
+            }
+            return {name: value for name, value in settings.items() if name in self.cfg.settings}
+
+        def load(self):
+            import uvicorn.lifespan.on, uvicorn.loops.auto, uvicorn.protocols.http.auto  # noqa: E401, F401
+
+            import mlflow.server.fastapi_app
+
+            return mlflow.server.app
+
+    def keep_sockets(arbiter):
+        arbiter.systemd = True  # which owns them: not removed at the end
+
+    def share_memory(arbiter):
+        gc.collect()
+        gc.freeze()  # a collection in a worker would write to, and so copy, every page it inherits
+
+    Server("mlflow_serve").run()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == [SERVE]:
+        del sys.argv[1:]
+        serve()
+    else:
+        prepare()
