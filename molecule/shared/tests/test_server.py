@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import os
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -135,6 +137,50 @@ def test_changed_password_file_forgets_at_once(host):
     finally:
         host.run_expect([0], "cp --archive /root/kept %s && rm /root/kept", file)
     assert ask(host, password) == "200"
+
+
+ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/names"
+
+
+@pytest.fixture(scope="module")
+def artifacts(host):
+    """Files as MLflow's client would have put them."""
+    names = ["plain.txt", "model.pkl", "page.html", "UPPER.JSON", "no-extension", "späce and ünicode.bin", "quote\"s.csv", "empty", "dir/inner.png"]
+    host.run_expect([0], "command -v curl || DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends curl")
+    host.run_expect([0], "install -d -o mlflow -g mlflow -m 750 /var/lib/mlflow/artifacts/names/dir")
+    for name in names:
+        path = f"/var/lib/mlflow/artifacts/names/{name}"
+        host.run_expect([0], "printf %%s %s >%s && chown mlflow:mlflow %s && chmod 640 %s", "" if name == "empty" else name * 100, path, path, path)
+    yield [*names, "missing.txt", "dir", "../names/plain.txt", "..%2f..%2fmlflow.db"]
+    host.run_expect([0], "rm -r /var/lib/mlflow/artifacts/names")
+
+
+@pytest.mark.parametrize("headers", [[], ["Range: bytes=2-5"], ["Range: bytes=-7"], ["Range: bytes=0-0,2-3"], ["Range: bytes=99999-"], ["Range: bytes=2-5", 'If-Range: "x"']])
+def test_nginx_sends_artifacts_as_mlflow_would(host, artifacts, headers):
+    paths = [ARTIFACTS + "/" + (name if "%2f" in name else quote(name)) for name in artifacts]
+    curl = "curl --silent --path-as-is --include --globoff --header 'Host: mlflow.test' " + "".join(f"--header '{header}' " for header in headers)
+
+    def answers(options: str) -> list:
+        loop = f"for path in {' '.join(paths)}; do {curl} {options}$path | base64 --wrap=0; echo; done"
+        return [answer(line) for line in host.check_output(loop).splitlines()]
+
+    own = answers(f"--unix-socket {SOCKET} http://mlflow.test")
+    through = answers(f"--user mlflow:{os.environ['MLFLOW_TEST_PASSWORD']} http://127.0.0.1")
+    assert dict(zip(artifacts, through, strict=True)) == dict(zip(artifacts, own, strict=True))
+
+
+def answer(encoded: str) -> tuple[str, dict[str, str], bytes]:
+    """Status, headers and body; without what differs from one answer to the next, and the value of ETag, which is nginx's."""
+    head, _, body = base64.b64decode(encoded).partition(b"\r\n\r\n")
+    status, *lines = head.decode().splitlines()
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    if "multipart" in headers["content-type"]:
+        return status.split()[1], {}, b""  # with a boundary that is random
+    for name in ["date", "server", "connection", "transfer-encoding", "etag", "last-modified"] + (
+        ["content-disposition", "accept-ranges", "content-range"] if "416" in status else []
+    ):
+        headers.pop(name, None)
+    return status.split()[1], headers, body
 
 
 def test_remembered_password_costs_no_hash(host):
