@@ -3,6 +3,7 @@
 #
 #   tests/setup.sh          apt packages, and the locked tools in .venv
 #   tests/setup.sh mlflow   a real MLflow in .cache/mlflow, for the tests that talk to one
+#   tests/setup.sh python 3.10   prints a Python of that version, downloaded where this machine has none
 #
 # Needs root or sudo, an apt that works and any python3; installs nothing outside apt and this checkout.
 set -euo pipefail
@@ -10,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(
   # test hosts
-  podman crun iptables uidmap slirp4netns iproute2 procps mmdebstrap debian-archive-keyring
+  podman crun iptables uidmap slirp4netns iproute2 procps openssh-client mmdebstrap debian-archive-keyring
   # unit tests and tools
   nginx-light apache2-utils openssl curl ca-certificates python3-venv
 )
@@ -100,5 +101,6 @@ case ${1:-dev} in
     ln -sf ../../molecule/shared/podman .venv/bin/podman ;;
   mlflow)
     environment .cache/mlflow requirements/mlflow.txt 3.13 3.12 3.11 3.10 ;;
+  python) find_python "${2:?which version?}" ;;
   *) die "unknown part: $1" ;;
 esac
