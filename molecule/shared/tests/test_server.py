@@ -101,7 +101,7 @@ def test_socket_is_closed_to_others(host):
 
 
 def test_mlflow_logs_to_the_journal(host):
-    assert "GET /health" in host.check_output("journalctl --unit=mlflow --no-pager")
+    assert "[MLflow] Security middleware enabled" in host.check_output("journalctl --unit=mlflow --no-pager")
 
 
 def test_password_is_nowhere_but_hashed(host):
