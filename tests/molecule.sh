@@ -60,13 +60,15 @@ mkdir -p tests/output
 results=$(mktemp -d)
 children=()
 trap 'rm -rf "$results"' EXIT
-stop() { for child in "${children[@]}"; do pkill -TERM -P "$child" || true; done; wait; exit 130; }
-trap stop INT TERM
+trap 'kill "${children[@]}" 2>/dev/null; wait; exit 130' INT TERM
 
 run() { # SCENARIO PLATFORM
   local name=$1-$2 log=tests/output/molecule-$1-$2.log start=$SECONDS
   [ "$1-$2" != default-debian12 ] || export MLFLOW_TEST_PYTHON_MOUNT=$python_mount
-  if MLFLOW_PLATFORM=$2 timeout --kill-after=60 "${TIMEOUT:-40m}" molecule test --scenario-name "$1" >"$log" 2>&1 </dev/null; then
+  MLFLOW_PLATFORM=$2 timeout --kill-after=60 "${TIMEOUT:-40m}" molecule test --scenario-name "$1" >"$log" 2>&1 </dev/null &
+  # timeout passes it on to molecule and all that molecule started.
+  trap 'kill '$! TERM
+  if wait $!; then
     echo passed >"$results/$name"
   else
     echo FAILED >"$results/$name"
