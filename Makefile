@@ -41,6 +41,13 @@ unit: setup ## Test the modules and templates on this machine (PYTEST='-k name' 
 	@echo 'unit: pytest tests/unit'
 	@MLFLOW_TEST_PYTHON=$(CURDIR)/.cache/mlflow/bin/python pytest tests/unit $(PYTEST) 2>&1 | tee $(OUTPUT)/unit.log
 
+.PHONY: contract
+contract: setup ## Hold the launcher and the password check against MLflow's own command
+	@tests/setup.sh mlflow
+	@mkdir -p $(OUTPUT)
+	@echo 'contract: pytest tests/contract'
+	@MLFLOW_TEST_PYTHON=$(CURDIR)/.cache/mlflow/bin/python pytest tests/contract $(PYTEST) 2>&1 | tee $(OUTPUT)/contract.log
+
 .PHONY: molecule
 molecule: setup ## Deploy to booted hosts and verify there (PLATFORMS='ubuntu2204 debian12', SCENARIOS=default)
 	@tests/clean_hosts.sh
