@@ -42,6 +42,7 @@ http {{
   include {top}/mlflow.conf;
   server {{
     listen unix:{top}/asgi.sock;
+    add_header X-Asked $request_uri;
     location / {{ return 200 "asgi[$http_authorization][$http_x_auth_remembered]"; }}
   }}
   server {{
@@ -233,6 +234,18 @@ def test_health_is_not_limited(nginx):
 def test_only_health_is_open(nginx, path):
     assert nginx.get({}, path).status == 401
     assert nginx.get(WRONG, path).status == 401
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//health", "/./health", "/x/../health", "/x/%2e%2e/health", "/%68ealth", "/gateway/proxy/x/../../../health", "/health?x=/../y", "http://other/x/../health"],
+)
+def test_what_normalises_to_health_arrives_as_health(nginx, path):
+    """nginx judges the normalised path: MLflow must not get another one."""
+    for method in ("GET", "POST"):
+        answer = ask(f"127.0.0.1:{nginx.port}", method, path)
+        assert answer.status == 200
+        assert [asked.partition("?")[0] for asked in answer.headers["x-asked"]] == ["/health"]
 
 
 @pytest.mark.parametrize("change", ["password", "user removed", "in place", "file removed"])

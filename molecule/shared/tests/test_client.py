@@ -6,7 +6,9 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import pytest
@@ -47,6 +49,16 @@ def test_health_wants_none():
 def test_health_does_not_vouch_for_a_password():
     assert ask("/health", auth=(USER, "guess")).status_code == 200
     assert ask("/version", auth=(USER, "guess")).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["//health", "/x/../health", "/gateway/proxy/x/../../../health"])
+def test_nothing_else_slips_through_as_health(path):
+    """nginx judges the normalised path; requests would normalise it first."""
+    connection = HTTPConnection(urlsplit(URL).netloc, timeout=60)
+    connection.putrequest("GET", path)
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (200, b"OK")
 
 
 def test_user_interface_opens():
