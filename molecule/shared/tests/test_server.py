@@ -73,6 +73,15 @@ def test_mlflow_owns_its_database(host):
     assert as_user(host, "postgres", f'psql -XAtc "{sql}"').stdout.strip() == "mlflow|UTF8"
 
 
+def test_database_fits_the_host_and_loses_nothing(host):
+    mebibytes = int(host.check_output("sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo")) // 1024
+    sql = "SELECT name, setting FROM pg_settings WHERE name IN ('shared_buffers', 'fsync', 'synchronous_commit', 'full_page_writes')"
+    settings = dict(line.split("|") for line in as_user(host, "postgres", f'psql -XAtc "{sql}"').stdout.split())
+    pages = int(settings.pop("shared_buffers"))
+    assert pages / 128 == pytest.approx(min(max(mebibytes / 8, 128), 8192), abs=32)  # MiB
+    assert settings == {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+
+
 def test_mlflow_logs_in_without_a_password_and_others_do_not(host):
     assert as_user(host, "mlflow", "psql -XAtc 'SELECT current_user' mlflow").stdout.strip() == "mlflow"
     assert as_user(host, "nobody", "psql -XAtc 'SELECT 1' -U mlflow mlflow").rc != 0
