@@ -3,8 +3,8 @@
 #
 #   tests/molecule.sh                             every platform of the default list that can be had here
 #   tests/molecule.sh PLATFORM...                 exactly these: one that cannot be had is a failure
-#   SCENARIOS='default tls' tests/molecule.sh     these scenarios on every platform; otherwise it is default on every
-#                                                 platform, and each other scenario on the first one
+#   SCENARIOS='default tls' tests/molecule.sh     these scenarios on every platform; otherwise default, security and tls on
+#                                                 every platform, and each other scenario on the first one
 #   JOBS=1 tests/molecule.sh                      one at a time, not two
 #   TIMEOUT=40m tests/molecule.sh                 how long one scenario may take on one platform
 set -euo pipefail
@@ -46,15 +46,16 @@ if [[ " ${platforms[*]} " == *' debian12 '* && " ${platforms[*]} " != *' ubuntu2
 fi
 
 jobs=()
-for platform in "${platforms[@]}"; do
-  for scenario in ${SCENARIOS:-default}; do jobs+=("$scenario $platform"); done
-done
+everywhere=${SCENARIOS:-$(for name in default security tls; do [ ! -e "molecule/$name/molecule.yml" ] || echo "$name"; done)}
 if [ -z "${SCENARIOS:-}" ]; then
   for scenario in molecule/*/molecule.yml; do
     scenario=$(basename "$(dirname "$scenario")")
-    [ "$scenario" = default ] || jobs+=("$scenario ${platforms[0]}")
+    [[ " ${everywhere//$'\n'/ } " == *" $scenario "* ]] || jobs+=("$scenario ${platforms[0]}")
   done
 fi
+for platform in "${platforms[@]}"; do
+  for scenario in $everywhere; do jobs+=("$scenario $platform"); done
+done
 
 mkdir -p tests/output
 results=$(mktemp -d)
