@@ -34,6 +34,10 @@ test: setup ## Everything below that tests: lint, unit, molecule; each runs, wha
 lint: setup ## Check style, syntax and documentation of playbooks, roles and modules
 	@tests/lint.sh
 
+.PHONY: sanity
+sanity: setup ## Run ansible-test sanity, with no ignore entries
+	@tests/sanity.sh
+
 .PHONY: unit
 unit: setup ## Test the modules and templates on this machine (PYTEST='-k name' narrows it)
 	@tests/setup.sh mlflow

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Style, syntax and documentation. Every check runs; the script fails at the end if one did.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 export PATH=$PWD/.venv/bin:$PATH
 # Collections that the person has installed elsewhere must not stand in for this checkout.
 export ANSIBLE_HOME=$PWD/.cache/ansible NO_COLOR=1

@@ -13,7 +13,7 @@ packages=(
   # test hosts
   podman crun iptables uidmap slirp4netns iproute2 procps openssh-client mmdebstrap debian-archive-keyring
   # unit tests and tools
-  nginx-light apache2-utils openssl curl ca-certificates python3-venv
+  nginx-light apache2-utils openssl curl ca-certificates python3-venv shellcheck
 )
 # Behind a company's own certificate authority the machine's certificates are the right ones.
 export UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 UV_NO_CONFIG=1 UV_LINK_MODE=copy
@@ -70,10 +70,10 @@ find_python() {
     done
   done
   for version in "$@"; do
-    "$uv" python find "$version" 2>/dev/null && return
+    if "$uv" python find "$version" 2>/dev/null; then return; fi
   done
   say "no Python $* here: letting uv download $1" >&2
-  "$uv" python install --quiet "$1" && "$uv" python find "$1" \
+  { "$uv" python install --quiet "$1" && "$uv" python find "$1"; } \
     || die "Python ${*: -1} or later is needed to run Ansible here: install one (apt, pyenv), or let uv reach its downloads."
 }
 

@@ -80,7 +80,7 @@ def test_no_native_route_is_sent_to_flask():
 
 
 def test_most_routes_go_to_flask():
-    assert sum(bool(TO_FLASK.search(fill(rule))) for _, rule in FLASK) > len(FLASK) / 2
+    assert sum(bool(TO_FLASK.search(fill(rule))) for _method, rule in FLASK) > len(FLASK) / 2
 
 
 @pytest.mark.parametrize(("method", "rule"), [route for route in FLASK if route[1] not in NOT_COMPARED and route[0] != "OPTIONS"])
@@ -217,7 +217,7 @@ def test_workers_die_and_come_back(served):
 def test_reload_fails_nothing(served):
     before = children(served.process.pid)
     with asked_all_the_time(served.sockets * 3):
-        for _ in range(3):
+        for _count in range(3):
             time.sleep(2)
             served.process.send_signal(signal.SIGHUP)
         time.sleep(2)
@@ -227,7 +227,7 @@ def test_reload_fails_nothing(served):
 def test_restart_fails_nothing(launch):
     """Whatever is asked while the service is down waits in the sockets that systemd holds."""
     with launch("restarted", restart=True) as server, asked_all_the_time(server.sockets * 3):
-        for _ in range(2):
+        for _count in range(2):
             time.sleep(2)
             (before,) = children(server.process.pid)
             os.kill(before, signal.SIGTERM)

@@ -140,10 +140,10 @@ def ask(host, password: str) -> str:
 def test_changed_password_file_forgets_at_once(host):
     password, file = os.environ["MLFLOW_TEST_PASSWORD"], "/etc/nginx/mlflow.htpasswd"
     workers = 2 * int(host.check_output("nproc"))
-    assert {ask(host, password) for _ in range(workers)} == {"200"}, "remembered by every worker now"
+    assert {ask(host, password) for _count in range(workers)} == {"200"}, "remembered by every worker now"
     host.run_expect([0], "cp --archive %s /root/kept && sed -i 's/^mlflow:/gone:/' %s", file, file)
     try:
-        assert {ask(host, password) for _ in range(workers)} == {"401"}
+        assert {ask(host, password) for _count in range(workers)} == {"401"}
     finally:
         host.run_expect([0], "cp --archive /root/kept %s && rm /root/kept", file)
     assert ask(host, password) == "200"
@@ -165,7 +165,10 @@ def artifacts(host):
     host.run_expect([0], "rm -r /var/lib/mlflow/artifacts/names")
 
 
-@pytest.mark.parametrize("headers", [[], ["Range: bytes=2-5"], ["Range: bytes=-7"], ["Range: bytes=0-0,2-3"], ["Range: bytes=99999-"], ["Range: bytes=2-5", 'If-Range: "x"']])
+@pytest.mark.parametrize(
+    "headers",
+    [[], ["Range: bytes=2-5"], ["Range: bytes=-7"], ["Range: bytes=0-0,2-3"], ["Range: bytes=99999-"], ["Range: bytes=2-5", 'If-Range: "x"']],
+)
 def test_nginx_sends_artifacts_as_mlflow_would(host, artifacts, headers):
     paths = [ARTIFACTS + "/" + (name if "%2f" in name else quote(name)) for name in artifacts]
     curl = "curl --silent --path-as-is --include --globoff --header 'Host: mlflow.test' " + "".join(f"--header '{header}' " for header in headers)
@@ -181,7 +184,7 @@ def test_nginx_sends_artifacts_as_mlflow_would(host, artifacts, headers):
 
 def answer(encoded: str) -> tuple[str, dict[str, str], bytes]:
     """Status, headers and body; without what differs from one answer to the next, and the value of ETag, which is nginx's."""
-    head, _, body = base64.b64decode(encoded).partition(b"\r\n\r\n")
+    head, _blank, body = base64.b64decode(encoded).partition(b"\r\n\r\n")
     status, *lines = head.decode().splitlines()
     headers = dict(line.lower().split(": ", 1) for line in lines)
     if "multipart" in headers["content-type"]:
@@ -196,10 +199,10 @@ def answer(encoded: str) -> tuple[str, dict[str, str], bytes]:
 def test_remembered_password_costs_no_hash(host):
     password = os.environ["MLFLOW_TEST_PASSWORD"]
     spent = "cat /proc/$(cat /run/nginx.pid)/task/*/children | xargs -n1 | sed 's#.*#/proc/&/stat#' | xargs cat | awk '{ticks += $14 + $15} END {print ticks}'"
-    for _ in range(2 * int(host.check_output("nproc"))):
+    for _count in range(2 * int(host.check_output("nproc"))):
         ask(host, password)
     before = int(host.check_output(spent))
-    for _ in range(20):
+    for _count in range(20):
         ask(host, password)
     assert int(host.check_output(spent)) - before < 20 * 5, "20 checks of bcrypt at cost 12 take over 20 x 10 ticks"
 

@@ -79,7 +79,7 @@ def with_proxy(app):
         mapping = dict(scope.get("headers", ())).get(b"x-accel-mapping", b"").decode()
         if scope["type"] != "http" or not mapping:
             return await app(scope, receive, send)
-        directory, _, location = mapping.partition("=")
+        directory, _equals, location = mapping.partition("=")
         start, unread = None, True
 
         async def receive_pieces():
@@ -199,7 +199,9 @@ def serve():
             return {name: value for name, value in settings.items() if name in self.cfg.settings}
 
         def load(self):
-            import uvicorn.lifespan.on, uvicorn.loops.auto, uvicorn.protocols.http.auto  # noqa: E401, F401
+            import uvicorn.lifespan.on
+            import uvicorn.loops.auto
+            import uvicorn.protocols.http.auto  # noqa: F401
 
             import mlflow.server.fastapi_app
 
