@@ -11,6 +11,7 @@ host=mlflow-demo
 user=mlflow
 inventory=.cache/demo/inventory
 password_file=$inventory/credentials/localhost/$user.txt
+ca_file=$PWD/$inventory/credentials/localhost.ca.txt
 
 say() { printf '\033[1m%s\033[0m\n' "demo: $*"; }
 
@@ -75,23 +76,25 @@ fi
 say "deploying: ansible-playbook site.yml --inventory $inventory"
 ansible-playbook site.yml --inventory "$inventory"
 
-url=http://localhost:$port
-call=(curl --silent --user "$user:$(cat "$password_file")" "$url/api/2.0/mlflow/experiments/search?max_results=5")
+url=https://localhost:$port
+call=(curl --silent --cacert "$ca_file" --user "$user:$(cat "$password_file")" "$url/api/2.0/mlflow/experiments/search?max_results=5")
 status=$("${call[@]}" --output /dev/null --write-out '%{http_code}')
 [ "$status" = 200 ] || { say "the server answers $status, not 200, to its user at $url"; exit 1; }
 cat <<TEXT
 
-MLflow is running on a throwaway host of this machine. Its interface, in a browser here:
+MLflow is running on a throwaway host of this machine. Its interface, in a browser here (which doesn't know the host's own certificate
+authority: let it pass, or import $ca_file):
 
   $url        user: $user        password: $(cat "$password_file")
 
 From a shell (answers 200):
 
-  curl -u $user:$(cat "$password_file") '$url/api/2.0/mlflow/experiments/search?max_results=5'
+  curl --cacert $ca_file -u $user:$(cat "$password_file") '$url/api/2.0/mlflow/experiments/search?max_results=5'
 
 From Python:
 
-  export MLFLOW_TRACKING_URI=$url MLFLOW_TRACKING_USERNAME=$user MLFLOW_TRACKING_PASSWORD=$(cat "$password_file")
+  export MLFLOW_TRACKING_URI=$url MLFLOW_TRACKING_SERVER_CERT_PATH=$ca_file
+  export MLFLOW_TRACKING_USERNAME=$user MLFLOW_TRACKING_PASSWORD=$(cat "$password_file")
 
 On another machine, open a tunnel first: ssh -L $port:localhost:$port THIS-MACHINE
 Look inside with: .venv/bin/podman exec -it $host bash        Remove it with: make demo-clean

@@ -53,6 +53,8 @@ def test_the_host_is_bare(host):
         ({"mlflow_database_name": "ML-flow"}, 'mlflow_postgres_database is "ML-flow": use lower case letters'),
         ({"mlflow_database_password": "short"}, "mlflow_postgres_password has 5 characters: give it at least 12"),
         ({"mlflow_postgres_version": "9.6"}, "PostgreSQL 9.6 is not supported: set mlflow_postgres_version to one of 14, 15, 16, 17"),
+        ({"mlflow_tls": "none"}, "mlflow_tls is none, and everybody on the way could read the passwords: set mlflow_accept_plain_http"),
+        ({"mlflow_tls": "files"}, "the certificate or its key is missing; set mlflow_tls_certificate and mlflow_tls_key"),
         ({"mlflow_port": 8099}, "Port 8099 is taken by python3: stop it, or set mlflow_port"),
     ],
     ids=lambda value: json.dumps(value)[:40] if isinstance(value, dict) else "",
@@ -141,7 +143,7 @@ def test_a_run_is_cut_off(host, task, seconds):
 def test_the_next_run_finishes(host):
     run = deploy()
     assert run.returncode == 0, run.stdout[-3000:]
-    assert "MLflow is ready: http://mlflow.test" in said(run)
+    assert "MLflow is ready: https://mlflow.test" in said(run)
 
 
 def test_and_the_one_after_changes_nothing(host):

@@ -79,12 +79,14 @@ class Nginx:
         """The role's site with its own defaults and variables, but for names, places and what a test sets."""
         variables = {
             "mlflow_nginx_domain": HOST,
-            "mlflow_nginx_domain_aliases": [],
+            "mlflow_nginx_domain_aliases": ["other"],
+            "mlflow_nginx_tls": "none",  # it changes nothing of what is tested here
             "mlflow_nginx_port": self.port,
             "mlflow_nginx_upstreams": [f"unix:{self.top}/asgi.sock"],
             "mlflow_nginx_wsgi_upstreams": [f"unix:{self.top}/wsgi.sock"],
             "mlflow_nginx_artifacts_dir": f"{self.top}/artifacts",
             "mlflow_nginx_remember_seconds": SECONDS,
+            "__mlflow_nginx_build": {"stderr": subprocess.run([program("nginx", "nginx"), "-V"], capture_output=True, text=True, check=True).stderr},
             "__mlflow_nginx_htpasswd": f"{self.top}/htpasswd",
             "__mlflow_nginx_perl_dir": str(NGINX_ROLE / "files"),
             "ansible_python_interpreter": sys.executable,

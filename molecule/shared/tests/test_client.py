@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
+import ssl
 import uuid
-from http.client import HTTPConnection
+from http.client import HTTPSConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,12 +21,13 @@ from sklearn.linear_model import LogisticRegression
 URL = os.environ["MLFLOW_TRACKING_URI"]
 USER = os.environ["MLFLOW_TRACKING_USERNAME"]
 PASSWORD = os.environ["MLFLOW_TRACKING_PASSWORD"]
+AUTHORITY = os.environ["MLFLOW_TRACKING_SERVER_CERT_PATH"]
 SEARCH = "/api/2.0/mlflow/experiments/search"
 CREATE = "/ajax-api/2.0/mlflow/experiments/create"
 
 
 def ask(path, method="GET", auth=(USER, PASSWORD), **options):
-    return requests.request(method, URL + path, auth=auth, timeout=60, **options)
+    return requests.request(method, URL + path, auth=auth, timeout=60, verify=AUTHORITY, **options)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def test_health_does_not_vouch_for_a_password():
 @pytest.mark.parametrize("path", ["//health", "/x/../health", "/gateway/proxy/x/../../../health"])
 def test_nothing_else_slips_through_as_health(path):
     """nginx judges the normalised path; requests would normalise it first."""
-    connection = HTTPConnection(urlsplit(URL).netloc, timeout=60)
+    connection = HTTPSConnection(urlsplit(URL).netloc, timeout=60, context=ssl.create_default_context(cafile=AUTHORITY))
     connection.putrequest("GET", path)
     connection.endheaders()
     answer = connection.getresponse()
@@ -113,7 +116,28 @@ def test_foreign_origin_may_not_post():
 
 
 def test_foreign_host_does_not_reach_mlflow():
-    assert "MLflow" not in ask("/", headers={"Host": "evil.example"}).text
+    assert ask("/", headers={"Host": "evil.example"}).status_code == 421
+
+
+def test_plain_http_leads_to_https_and_serves_nothing():
+    plain = URL.replace("https", "http")
+    answer = requests.get(f"{plain}/x?y=1", timeout=60, allow_redirects=False)
+    assert (answer.status_code, answer.headers["Location"]) == (301, f"{URL}/x?y=1")
+    answer = requests.post(plain + SEARCH, timeout=60, auth=(USER, PASSWORD), json={})
+    assert (answer.status_code, answer.text) == (403, f"Plain HTTP is not served: use {URL}\n")
+
+
+@pytest.mark.parametrize("version", ["TLSv1", "TLSv1_1", "TLSv1_2", "TLSv1_3"])
+def test_old_tls_is_refused(version):
+    context = ssl.create_default_context(cafile=AUTHORITY)
+    context.set_ciphers("ALL:@SECLEVEL=0")  # this client would take them all
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    with socket.create_connection((urlsplit(URL).hostname, 443), timeout=60) as connection:
+        if version in ("TLSv1_2", "TLSv1_3"):
+            assert context.wrap_socket(connection, server_hostname=urlsplit(URL).hostname).version() == version.replace("_", ".")
+        else:
+            with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
+                context.wrap_socket(connection, server_hostname=urlsplit(URL).hostname)
 
 
 def test_large_request_is_not_refused_by_the_proxy(experiment):

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 SOCKET = "/run/mlflow/mlflow.sock"
+AUTHORITY = "/etc/nginx/mlflow/tls/selfsigned/ca.pem"
 PYTHON = "/opt/mlflow/current/bin/python"
 
 
@@ -40,8 +41,8 @@ def test_only_nginx_and_ssh_listen_outside(host):
         address = address.strip("[]").split("%")[0]
         if address == "*" or not ipaddress.ip_address(address).is_loopback:
             outside.add(int(port))
-    assert outside <= {22, 80}
-    assert 80 in outside
+    assert outside <= {22, 80, 443}
+    assert outside >= {80, 443}
 
 
 def test_user_cannot_log_in(host):
@@ -57,6 +58,8 @@ def test_user_cannot_log_in(host):
     [
         ("/etc/mlflow/mlflow.env", "root", "root", 0o600),
         ("/etc/nginx/mlflow.htpasswd", "root", "www-data", 0o640),
+        ("/etc/nginx/mlflow/tls/selfsigned/ca.key", "root", "root", 0o600),
+        ("/etc/nginx/mlflow/tls/selfsigned/privkey.pem", "root", "root", 0o600),
         ("/var/lib/mlflow", "mlflow", "mlflow", 0o750),
         ("/var/lib/mlflow/artifacts", "mlflow", "mlflow", 0o750),
         ("/var/log/mlflow", "mlflow", "mlflow", 0o750),
@@ -126,12 +129,12 @@ def test_password_is_nowhere_but_hashed(host):
 
 
 def ask(host, password: str) -> str:
-    """The status of a request through nginx, as its own client."""
+    """The status of a request through nginx, as a client has it."""
     code = (
-        "import urllib.error, urllib.request as u\n"
-        "m = u.HTTPPasswordMgrWithPriorAuth(); m.add_password(None, 'http://127.0.0.1/', 'mlflow', open('/dev/stdin').read(), is_authenticated=True)\n"
-        "r = u.Request('http://127.0.0.1/version', headers={'Host': 'mlflow.test'})\n"
-        "try: print(u.build_opener(u.HTTPBasicAuthHandler(m)).open(r).status)\n"
+        "import ssl, urllib.error, urllib.request as u\n"
+        "m = u.HTTPPasswordMgrWithPriorAuth(); m.add_password(None, 'https://mlflow.test/', 'mlflow', open('/dev/stdin').read(), is_authenticated=True)\n"
+        f"s = u.HTTPSHandler(context=ssl.create_default_context(cafile='{AUTHORITY}'))\n"
+        "try: print(u.build_opener(s, u.HTTPBasicAuthHandler(m)).open('https://mlflow.test/version').status)\n"
         "except urllib.error.HTTPError as e: print(e.code)\n"
     )
     return host.check_output("printf %%s %s | python3 -c %s", password, code)
@@ -178,7 +181,7 @@ def test_nginx_sends_artifacts_as_mlflow_would(host, artifacts, headers):
         return [answer(line) for line in host.check_output(loop).splitlines()]
 
     own = answers(f"--unix-socket {SOCKET} http://mlflow.test")
-    through = answers(f"--user mlflow:{os.environ['MLFLOW_TEST_PASSWORD']} http://127.0.0.1")
+    through = answers(f"--http1.1 --cacert {AUTHORITY} --user mlflow:{os.environ['MLFLOW_TEST_PASSWORD']} https://mlflow.test")
     assert dict(zip(artifacts, through, strict=True)) == dict(zip(artifacts, own, strict=True))
 
 

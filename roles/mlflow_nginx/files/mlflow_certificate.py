@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Certificates: whether clients would take one, and an authority of this server's own that makes one. Standard library and openssl only.
+
+mlflow_certificate.py check < {"certificate": ..., "key": ..., "names": [...]}
+    says in a sentence for each fault what is wrong; nothing where nothing is. Each of the two is a path, or the PEM text.
+mlflow_certificate.py selfsigned DIRECTORY NAME... [--ask]
+    makes or renews what is due in the directory, and says what; "current" where nothing is. --ask only says it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import secrets
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+
+DAY = 86400
+LEAF_DAYS, LEAF_RENEW_DAYS = 825, 90  # the longest that Apple's clients take
+# The authority is renewed, with the same key, before it could end sooner than what it signs: clients have the years between to take the new one.
+CA_DAYS, CA_RENEW_DAYS = 3650, LEAF_DAYS + 365
+PARTIAL_CHAIN = 0x80000  # ssl.VERIFY_X509_PARTIAL_CHAIN, of Python 3.10
+
+
+def handshake(certificate: str, key: str, name: str, authority: str = "") -> dict:
+    """What a client learns of the certificate when it connects to the name. Without an authority, it trusts this certificate."""
+
+    def refuse() -> str:
+        raise ValueError("encrypted")
+
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate, key, password=refuse)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(authority or certificate)
+    client.verify_flags |= ssl.VERIFY_X509_STRICT if authority else PARTIAL_CHAIN  # strict, as Python 3.13 is
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(to_client, to_server, server_hostname=name),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(4):
+        for side in sides:
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+    return sides[0].getpeercert()
+
+
+def plain(name: str) -> str:
+    """A name, or an address in its one spelling."""
+    try:
+        return str(ipaddress.ip_address(name.strip("[]\n")))
+    except ValueError:
+        return name
+
+
+def readable(value: str) -> str:
+    """A path to it: PEM text stays in memory."""
+    if "-----BEGIN" not in value:
+        return value
+    memory = os.memfd_create("pem")
+    os.write(memory, value.encode() + b"\n")
+    return f"/proc/self/fd/{memory}"
+
+
+def check(certificate: str, key: str, names: list[str]) -> list[str]:
+    faults = []
+    for name in names:
+        try:
+            handshake(readable(certificate), readable(key), plain(name))
+        except ssl.SSLCertVerificationError as error:
+            if "mismatch" in error.verify_message:
+                faults.append(f"is not for the name {name}: get one for all names, or take the name out of mlflow_domain and mlflow_domain_aliases.")
+                continue
+            return [f"is refused by clients ({error.verify_message}): renew it, or look at this server's clock."]
+        except ssl.SSLError as error:
+            if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+                return ["does not fit the key in mlflow_tls_key: take the key that it was made with."]
+            return [f"or the key in mlflow_tls_key is not usable PEM ({error.reason or error}): give both in PEM format, the chain after the certificate."]
+        except ValueError:
+            return ["has a key with a passphrase, which nginx could not open: take the passphrase off, and keep the key in a vault instead."]
+        except OSError as error:
+            return [f"or the key in mlflow_tls_key cannot be read ({error.strerror}): give paths that exist, or the PEM text."]
+    return faults
+
+
+class Authority:
+    """ca.pem, ca.key, fullchain.pem and privkey.pem in a directory."""
+
+    def __init__(self, directory: str, names: list[str]) -> None:
+        self.directory = directory
+        self.names = [plain(name) for name in names]
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.directory, name)
+
+    def openssl(self, *arguments: str) -> None:
+        run = subprocess.run(["openssl", *arguments], cwd=self.directory, capture_output=True, text=True, check=False)
+        if run.returncode:
+            sys.exit(f"openssl {arguments[0]}: {run.stderr.strip()}")
+
+    def write(self, name: str, mode: int, *arguments: str) -> None:
+        """What openssl puts out takes the file's place in one step."""
+        self.openssl(*arguments, "-out", name + ".new")
+        os.chmod(self.path(name + ".new"), mode)
+        os.replace(self.path(name + ".new"), self.path(name))
+
+    def accepted(self, certificate: str = "fullchain.pem") -> bool:
+        """By every name and by no other, for long enough, by clients that know the authority."""
+        try:
+            seen = [handshake(self.path(certificate), self.path("privkey.pem"), name, self.path("ca.pem")) for name in self.names]
+        except (OSError, ValueError):  # ssl.SSLError is one
+            return False
+        left = ssl.cert_time_to_seconds(seen[0]["notAfter"]) - time.time()
+        return {plain(value) for _, value in seen[0]["subjectAltName"]} == set(self.names) and left > LEAF_RENEW_DAYS * DAY
+
+    def authority_lasts(self) -> bool:
+        command = ["openssl", "x509", "-noout", "-checkend", str(CA_RENEW_DAYS * DAY), "-in", self.path("ca.pem")]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def extensions(self) -> str:
+        """For openssl. The authority is good for the names alone, and for what lies below them: stolen, it could pose as nothing else."""
+        alternatives, constraints = [], []
+        for name in self.names:
+            try:
+                ipaddress.ip_address(name)
+                alternatives.append(f"IP:{name}")
+            except ValueError:
+                alternatives.append(f"DNS:{name}")
+                constraints.append(f"permitted;DNS:{name}")
+        return f"""
+[req]
+prompt = no
+distinguished_name = subject
+[subject]
+O = MLflow
+CN = MLflow CA of {self.names[0][:40]}
+[ca]
+basicConstraints = critical, CA:TRUE, pathlen:0
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+nameConstraints = critical, {", ".join(constraints or ["permitted;DNS:invalid"])}
+[leaf]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+subjectAltName = {", ".join(alternatives)}
+"""
+
+    def make(self) -> list[str]:
+        done = []
+        os.umask(0o077)
+        with tempfile.NamedTemporaryFile("w", suffix=".cnf") as config:
+            config.write(self.extensions())
+            config.flush()
+
+            def key(name: str) -> None:
+                self.write(name, 0o600, "ecparam", "-genkey", "-noout", "-name", "prime256v1")
+
+            def ca() -> None:
+                if not os.path.exists(self.path("ca.key")):
+                    key("ca.key")
+                self.write("ca.pem", 0o644, "req", "-x509", "-new", "-key", "ca.key", "-config", config.name, "-extensions", "ca", "-days", str(CA_DAYS))
+                done.append("made the certificate authority: clients need its new certificate")
+
+            def leaf() -> None:
+                if not os.path.exists(self.path("privkey.pem")):
+                    key("privkey.pem")
+                self.openssl("req", "-new", "-key", "privkey.pem", "-subj", "/O=MLflow/CN=MLflow server", "-config", config.name, "-out", "request.new")
+                self.write(
+                    "fullchain.pem", 0o644, "x509", "-req", "-in", "request.new", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", str(LEAF_DAYS),
+                    "-set_serial", str(secrets.randbits(120)), "-extfile", config.name, "-extensions", "leaf",
+                )  # fmt: skip
+                os.remove(self.path("request.new"))
+
+            if not os.path.exists(self.path("ca.key")) or not self.authority_lasts():
+                ca()
+            leaf()
+            if not self.accepted():  # a new name, which the authority may not sign
+                ca()
+                leaf()
+            done.append("made the certificate")
+        if not self.accepted():
+            sys.exit("The certificate that was made would not be accepted: look at this server's clock.")
+        return done
+
+
+def main() -> None:
+    if sys.argv[1] == "check":
+        for fault in check(**json.load(sys.stdin)):
+            print(f"The certificate in mlflow_tls_certificate {fault}")
+        return
+    names = [name for name in sys.argv[3:] if name != "--ask"]
+    authority = Authority(sys.argv[2], names)
+    if authority.accepted() and authority.authority_lasts():
+        print("current")
+    elif "--ask" in sys.argv:
+        print("a certificate is to be made")
+    else:
+        print("; ".join(authority.make()))
+
+
+if __name__ == "__main__":
+    main()
