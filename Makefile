@@ -10,6 +10,8 @@ PLATFORMS ?=
 SCENARIOS ?=
 # Arguments for pytest, for instance PYTEST='-k htpasswd'.
 PYTEST ?=
+# BENCH=quick: four minutes instead of twenty, on hosts that stay, into tests/output; its figures say little.
+BENCH ?=
 OUTPUT := tests/output
 
 .PHONY: help
@@ -56,6 +58,11 @@ contract: setup ## Hold the launcher and the password check against MLflow's own
 molecule: setup ## Deploy to booted hosts and verify there (PLATFORMS='ubuntu2204 debian12', SCENARIOS=default)
 	@tests/clean_hosts.sh
 	@SCENARIOS='$(SCENARIOS)' tests/molecule.sh $(PLATFORMS)
+
+.PHONY: bench
+bench: setup ## Measure against the tutorial's server and write docs/performance.md, 20 min (BENCH=quick tries it out)
+	@mkdir -p $(OUTPUT)
+	@bench/run.py $(if $(filter quick,$(BENCH)),--quick)
 
 .PHONY: demo
 demo: setup ## Deploy to a throwaway host on this machine, and leave it running for you to open

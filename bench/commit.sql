@@ -1,0 +1,1 @@
+INSERT INTO bench VALUES (clock_timestamp());
