@@ -1,0 +1,229 @@
+#!/usr/bin/python
+# Copyright: (c) The mlops.mlflow maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: write_files
+short_description: Write several files, directories and links in one call
+version_added: 0.1.0
+author: The mlops.mlflow maintainers (@mlops)
+description:
+  - Does for a list what M(ansible.builtin.copy), M(ansible.builtin.template) and M(ansible.builtin.file) do for one file, in one
+    connection to the host instead of two or more for each.
+  - Entries are taken in their order. A file is written beside its place, validated, and moved there in one step.
+attributes:
+  check_mode:
+    support: full
+    description: Can run in check mode.
+  diff_mode:
+    support: full
+    description: Returns what differs, unless O(entries[].diff) is V(false).
+  idempotence:
+    support: full
+    description: Changes nothing where the host is as described.
+options:
+  entries:
+    description: What to write.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: An absolute path.
+        type: path
+        required: true
+      state:
+        description:
+          - V(file) is a file with O(entries[].content), V(directory) a directory, V(link) a symbolic link to O(entries[].target).
+          - V(absent) removes a file or a link, and leaves a directory alone.
+        type: str
+        choices: [file, directory, link, absent]
+        default: file
+      content:
+        description: The text of a file. Required with V(file).
+        type: str
+      target:
+        description: Where a link leads to. Required with V(link).
+        type: str
+      owner:
+        description: Owner of a file or directory.
+        type: str
+        default: root
+      group:
+        description: Group of a file or directory.
+        type: str
+        default: root
+      mode:
+        description: Permissions, in octal and quoted. By default V(0644) for a file and V(0755) for a directory.
+        type: str
+      validate:
+        description: A command that fails where the content is wrong; C(%s) in it becomes the path of the new file.
+        type: str
+      diff:
+        description: Whether differences may be shown.
+        type: bool
+        default: true
+notes:
+  - Set C(no_log) on the task where a content is secret.
+"""
+
+EXAMPLES = r"""
+- name: Write a unit and the directory that it works in
+  mlops.mlflow.write_files:
+    entries:
+      - path: /var/lib/example
+        state: directory
+        owner: example
+        mode: "0750"
+      - path: /etc/systemd/system/example.service
+        content: "{{ lookup('ansible.builtin.template', 'example.service.j2') }}"
+      - path: /etc/systemd/system/old-example.service
+        state: absent
+  register: written
+
+- name: Restart where the service runs with something older
+  ansible.builtin.systemd_service:
+    name: example.service
+    state: restarted
+    daemon_reload: true
+  when: written.newest > started
+"""
+
+RETURN = r"""
+paths:
+  description: The paths that changed.
+  returned: always
+  type: list
+  elements: str
+  sample: [/etc/systemd/system/example.service]
+newest:
+  description: When the youngest of the files and links was last modified, in seconds since 1970; 0 without any.
+  returned: always
+  type: float
+  sample: 1764021600.5
+"""
+
+import os
+import stat
+import tempfile
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.text.converters import to_bytes, to_text
+
+KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+
+
+def kind(path: str) -> str:
+    try:
+        return KINDS.get(stat.S_IFMT(os.lstat(path).st_mode), "special file")
+    except FileNotFoundError:
+        return "absent"
+
+
+def read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def write_file(module: AnsibleModule, entry: dict[str, t.Any], content: bytes) -> None:
+    directory, name = os.path.split(entry["path"])
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        if entry["validate"]:
+            code, out, err = module.run_command(entry["validate"].replace("%s", temporary))
+            if code:
+                module.fail_json(msg=f"{entry['path']} would be wrong: {(err or out).strip()}", rc=code)
+        set_attributes(module, entry, temporary)
+        module.atomic_move(temporary, entry["path"])
+    finally:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+
+
+def set_attributes(module: AnsibleModule, entry: dict[str, t.Any], path: str) -> bool:
+    arguments = module.load_file_common_arguments(entry, path=path)
+    return module.set_fs_attributes_if_different(arguments, False)
+
+
+def apply(module: AnsibleModule, entry: dict[str, t.Any]) -> tuple[bool, dict[str, t.Any] | None]:
+    """Make one entry true; say whether that changed something, and what."""
+    path, state = entry["path"], entry["state"]
+    found = kind(path)
+    if found == "absent" == state or (state == "absent" and found == "directory"):
+        return False, None
+    if found not in ("absent", state) and state != "absent" and "directory" in (found, state):
+        module.fail_json(msg=f"{path} is a {found} where a {state} is to be: move it away.")
+
+    before = {"file": lambda: read(path), "link": lambda: to_bytes(os.readlink(path))}.get(found, lambda: b"")()
+    after = to_bytes({"file": entry["content"], "link": entry["target"]}.get(state) or "")
+    changed = found != state or before != after
+    if changed and not module.check_mode:
+        if state == "absent" or (state == "link" and found != "absent"):
+            os.unlink(path)
+        if state == "directory":
+            os.makedirs(path)
+        elif state == "link":
+            os.symlink(after, to_bytes(path))
+        elif state == "file":
+            write_file(module, entry, after)
+    shown = {"before_header": path, "after_header": path}
+    if changed:
+        shown |= {"before": to_text(before, errors="replace"), "after": to_text(after, errors="replace")}
+        if found != state:
+            shown |= {"before_header": f"{path} ({found})", "after_header": f"{path} ({state})"}
+    # In check mode what is not there has no attributes.
+    if state in ("file", "directory") and kind(path) == state and set_attributes(module, entry, path):
+        changed = True
+        shown |= {"after_header": f"{path} (owner, group, mode: {entry['owner']}, {entry['group']}, {entry['mode']})"}
+    return changed, shown if changed and entry["diff"] else None
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "entries": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "state": {"type": "str", "choices": ["file", "directory", "link", "absent"], "default": "file"},
+                    "content": {"type": "str"},
+                    "target": {"type": "str"},
+                    "owner": {"type": "str", "default": "root"},
+                    "group": {"type": "str", "default": "root"},
+                    "mode": {"type": "str"},
+                    "validate": {"type": "str"},
+                    "diff": {"type": "bool", "default": True},
+                },
+                "required_if": [("state", "file", ("content",)), ("state", "link", ("target",))],
+            },
+        },
+        supports_check_mode=True,
+    )
+    paths, diffs, times = [], [], [0.0]
+    for entry in module.params["entries"]:
+        if not os.path.isabs(entry["path"]):
+            module.fail_json(msg=f"{entry['path']} is not an absolute path.")
+        entry["mode"] = entry["mode"] or {"file": "0644", "directory": "0755"}.get(entry["state"])
+        try:
+            changed, diff = apply(module, entry)
+            if entry["state"] in ("file", "link") and os.path.lexists(entry["path"]):
+                times.append(os.lstat(entry["path"]).st_mtime)
+        except OSError as error:
+            module.fail_json(msg=f"{entry['path']} cannot be written: {error.strerror}.", changed=bool(paths), paths=paths)
+        if changed:
+            paths.append(entry["path"])
+        if diff:
+            diffs.append(diff)
+    module.exit_json(changed=bool(paths), paths=paths, newest=max(times), diff=diffs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+# Copyright (c) 2026, The mlops.mlflow maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the module tells of this machine. Units need a booted host: molecule asks there."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import run
+
+
+def test_nothing_is_asked() -> None:
+    answer = run("host_info")
+    assert [answer[name] for name in ("changed", "paths", "users", "units")] == [False, {}, {}, {}]
+
+
+def test_paths(tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory" / "file").touch()
+    os.utime(tmp_path / "directory" / "file", (0, 1.5))
+    (tmp_path / "link").symlink_to("nowhere")
+    paths = run("host_info", paths=[f"{tmp_path}/*", f"{tmp_path}/*/file", f"{tmp_path}/none"])["paths"]
+    assert {path: (found["type"], found["target"]) for path, found in paths.items()} == {
+        f"{tmp_path}/directory": ("directory", ""),
+        f"{tmp_path}/directory/file": ("file", ""),
+        f"{tmp_path}/link": ("link", "nowhere"),
+    }
+    assert paths[f"{tmp_path}/directory/file"]["modified"] == 1.5
+
+
+def test_users() -> None:
+    me = pwd.getpwuid(0)
+    users = run("host_info", users=["root", "nobody there"])["users"]
+    assert list(users) == ["root"]
+    assert (users["root"]["home"], users["root"]["shell"], users["root"]["group"]) == (me.pw_dir, me.pw_shell, "root")
