@@ -3,6 +3,7 @@
 #
 #   tests/setup.sh          apt packages, and the locked tools in .venv
 #   tests/setup.sh mlflow   a real MLflow in .cache/mlflow, for the tests that talk to one
+#   tests/setup.sh mlflow 3.16.1   that release, as mlflow_venv locks it, in .cache/mlflow-3.16.1
 #   tests/setup.sh python 3.10   prints a Python of that version, downloaded where this machine has none
 #
 # Needs root or sudo, an apt that works and any python3; installs nothing outside apt and this checkout.
@@ -13,7 +14,7 @@ packages=(
   # test hosts
   podman crun iptables uidmap slirp4netns iproute2 procps openssh-client mmdebstrap debian-archive-keyring
   # unit tests and tools
-  nginx-light apache2-utils openssl curl ca-certificates python3-venv shellcheck
+  nginx-light libnginx-mod-http-perl postgresql apache2-utils openssl curl ca-certificates python3-venv shellcheck
 )
 # Behind a company's own certificate authority the machine's certificates are the right ones.
 export UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 UV_NO_CONFIG=1 UV_LINK_MODE=copy
@@ -32,14 +33,18 @@ is_installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 
 install_packages() {
   local log=.cache/apt.log missing=() package
   for package in "${packages[@]}"; do is_installed "$package" || missing+=("$package"); done
+  # No cluster is made and started for the tests: they run PostgreSQL by themselves.
+  local no_cluster=/etc/postgresql-common/createcluster.d/mlflow-tests.conf
   # podman's networks: netavark, or the plugins from before it (Ubuntu 22.04).
   is_installed netavark || is_installed containernetworking-plugins || missing+=(netavark)
   [ ${#missing[@]} -gt 0 ] || return 0
   say "installing from apt: ${missing[*]}"
   as_root apt-get update >"$log" 2>&1 </dev/null || say "apt-get update failed, going on with the package lists that are here"
   apt-cache show netavark >/dev/null 2>&1 || missing=("${missing[@]/#netavark/containernetworking-plugins}")
+  is_installed postgresql || echo 'create_main_cluster = false' | as_root install -D -m 644 /dev/stdin "$no_cluster"
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}" >>"$log" 2>&1 </dev/null \
     || { tail -n 20 "$log" >&2; die "apt-get install failed, see $log"; }
+  as_root rm -f "$no_cluster"
   # Tests start an nginx of their own: the packaged service is not to take port 80 of this machine.
   if [[ " ${missing[*]} " == *" nginx-light "* ]] && [ -d /run/systemd/system ]; then
     as_root systemctl --quiet disable --now nginx || true
@@ -79,7 +84,7 @@ find_python() {
 
 # environment DIRECTORY LOCKFILE PYTHON-VERSION...
 environment() {
-  local directory=$1 lock=$2 stamp
+  local directory=$1 lock=$2 stamp compile=()
   shift 2
   stamp=$(sha256sum "$lock")
   if [ "$(cat "$directory/.stamp" 2>/dev/null)" = "$stamp" ] && "$directory/bin/python" -c '' 2>/dev/null; then return; fi
@@ -87,7 +92,9 @@ environment() {
   python=$(find_python "$@")
   say "installing $lock into $directory with $python"
   "$uv" venv --quiet --clear --python "$python" "$directory"
-  "$uv" pip sync --quiet --require-hashes --python "$directory/bin/python" "$lock"
+  # Tests start MLflow as users who may not write there.
+  [ "$directory" = .venv ] || compile=(--compile-bytecode)
+  "$uv" pip sync --quiet --require-hashes "${compile[@]}" --python "$directory/bin/python" "$lock"
   echo "$stamp" >"$directory/.stamp"
 }
 
@@ -100,7 +107,11 @@ case ${1:-dev} in
     # The venv's podman is the one that can boot systemd on this machine.
     ln -sf ../../molecule/shared/podman .venv/bin/podman ;;
   mlflow)
-    environment .cache/mlflow requirements/mlflow.txt 3.13 3.12 3.11 3.10 ;;
+    if [ $# = 1 ]; then
+      environment .cache/mlflow requirements/mlflow.txt 3.13 3.12 3.11 3.10
+    else
+      environment ".cache/mlflow-$2" "roles/mlflow_venv/files/requirements-$2.txt" 3.13 3.12 3.11 3.10
+    fi ;;
   python) find_python "${2:?which version?}" ;;
   *) die "unknown part: $1" ;;
 esac

@@ -62,7 +62,6 @@ def environ(top: Path, database: str) -> dict[str, str]:
     return {
         "PATH": f"{Path(PYTHON).parent}:/usr/bin:/bin",
         "HOME": str(home),
-        "PYTHONPYCACHEPREFIX": str(home / "bytecode"),  # MLflow starts several times, and may not write where it is installed
         "OPENBLAS_NUM_THREADS": "1",
         "MLFLOW_BACKEND_STORE_URI": database,
         "MLFLOW_ARTIFACTS_DESTINATION": str(give(home / "artifacts", "nobody")),

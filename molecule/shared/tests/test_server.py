@@ -199,6 +199,15 @@ def answer(encoded: str) -> tuple[str, dict[str, str], bytes]:
     return status.split()[1], headers, body
 
 
+def test_nginx_sends_the_user_interface_from_the_release(host):
+    """That it does so as MLflow would is tested in tests/contract."""
+    found = "find -L /opt/mlflow/current/static-files -name 'main.*.js'"
+    name = host.check_output(found).removeprefix("/opt/mlflow/current")
+    curl = f"curl --silent --fail --compressed --cacert {AUTHORITY} --user mlflow:%s --dump-header /root/head https://mlflow.test%s"
+    mine = f"cmp - /opt/mlflow/current{name} && grep --ignore-case --count -e '^content-encoding: gzip' -e immutable /root/head && rm /root/head"
+    assert host.check_output(f"{curl} | ({mine})", os.environ["MLFLOW_TEST_PASSWORD"], name) == "2"
+
+
 def test_remembered_password_costs_no_hash(host):
     password = os.environ["MLFLOW_TEST_PASSWORD"]
     spent = "cat /proc/$(cat /run/nginx.pid)/task/*/children | xargs -n1 | sed 's#.*#/proc/&/stat#' | xargs cat | awk '{ticks += $14 + $15} END {print ticks}'"

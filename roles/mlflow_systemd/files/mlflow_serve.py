@@ -28,7 +28,7 @@ from urllib.parse import quote
 
 APP = "mlflow.server.fastapi_app:app"
 SERVE = "serve"
-PIECE = 4 << 20
+PIECE = 1 << 20
 
 
 class ThisProcess:
@@ -69,7 +69,7 @@ def sockets_from_systemd():
 
 
 def with_proxy(app):
-    """Have the proxy send files, and take uploads in large pieces.
+    """Have the proxy send files.
 
     The proxy offers it with a request header, "X-Accel-Mapping: /its/directory/=/its/location/". Starlette's FileResponse then
     names its file instead of reading it (the "pathsend" extension of ASGI), and the name goes to the proxy.
@@ -82,23 +82,17 @@ def with_proxy(app):
         directory, _equals, location = mapping.partition("=")
         start, unread = None, True
 
-        async def receive_pieces():
+        async def receive_all():
             nonlocal unread
-            parts, size, unread = [], 0, True
-            while unread and size < PIECE:
-                message = await receive()
-                unread = message.get("more_body", False)
-                if message["type"] != "http.request":
-                    return message
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-            return {**message, "body": b"".join(parts)}
+            message = await receive()
+            unread = message.get("more_body", False)
+            return message
 
         async def send_names(message):
             nonlocal start
             if message["type"] == "http.response.start":
                 while unread:  # refused before it was read: a proxy that still sends would miss the answer
-                    await receive_pieces()
+                    await receive_all()
                 start = message  # kept until it is known what follows
                 return
             path = message.get("path") if message["type"] == "http.response.pathsend" else None
@@ -119,9 +113,75 @@ def with_proxy(app):
             await send(message)
 
         scope = {**scope, "extensions": {**scope.get("extensions", {}), "http.response.pathsend": {}}}
-        await app(scope, receive_pieces, send_names)
+        await app(scope, receive_all, send_names)
 
     return accelerated
+
+
+def with_large_pieces(protocol):
+    """Take large uploads from their socket in large pieces, past the event loop and its parser.
+
+    Where the connection ends with its request, nobody else wants to read from it.
+    """
+
+    class Protocol(protocol):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            app = self.app
+
+            async def direct(scope, receive, send):
+                headers = dict(scope.get("headers", ()))
+                length = int(headers.get(b"content-length", 0))
+                if scope["type"] != "http" or length < PIECE or headers.get(b"connection", b"").lower() != b"close":
+                    return await app(scope, receive, send)
+                self.transport.pause_reading()
+                parsed = bytes(self.cycle.body)
+                unread = length - len(parsed)
+                self.cycle.body = bytearray()
+                self.cycle.message_event.clear()
+                piece = memoryview(bytearray(PIECE))
+                loop, readable = asyncio.get_running_loop(), asyncio.Event()
+
+                def read():  # what comes without a pause: a thread is nothing to wait in
+                    size, wanted = 0, min(PIECE, unread)
+                    try:
+                        while size < wanted:
+                            count = connection.recv_into(piece[size:wanted])
+                            if not count:
+                                raise ConnectionError
+                            size += count
+                    except TimeoutError:
+                        pass
+                    return size
+
+                async def receive_pieces():
+                    nonlocal parsed, unread
+                    if parsed:
+                        body, parsed = parsed, b""
+                        return {"type": "http.request", "body": body, "more_body": True}
+                    if not unread:
+                        self.transport.resume_reading()
+                        return await receive()
+                    try:
+                        while not (size := await asyncio.to_thread(read)):
+                            readable.clear()
+                            loop.add_reader(connection, readable.set)
+                            try:
+                                await readable.wait()
+                            finally:
+                                loop.remove_reader(connection)
+                    except OSError:
+                        return {"type": "http.disconnect"}
+                    unread -= size
+                    return {"type": "http.request", "body": piece[:size], "more_body": unread > 0}
+
+                with socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as connection:
+                    connection.settimeout(0.05)
+                    await app(scope, receive_pieces, send)
+
+            self.app = direct
+
+    return Protocol
 
 
 def serve():
@@ -136,9 +196,10 @@ def serve():
 
         def __init__(self, worker):
             from mlflow.server.fastapi_app import app
+            from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
             # forwarded_allow_ips: only the proxy can open these sockets, so its headers are believed.
-            super().__init__(uvicorn.Config(with_proxy(app), log_config=None, access_log=False, forwarded_allow_ips="*"))
+            super().__init__(uvicorn.Config(with_proxy(app), http=with_large_pieces(AutoHTTPProtocol), log_config=None, access_log=False, forwarded_allow_ips="*"))
             self.worker = worker
             self.last_tick = time.monotonic()
 
