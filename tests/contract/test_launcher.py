@@ -14,30 +14,13 @@ from urllib.parse import quote
 
 import pytest
 import yaml
-from servers import HOST, NGINX_ROLE, ask, asked_all_the_time, children, command_line, descendants, free_port, run_mlflow_python, wait_until_healthy
+from servers import HOST, NGINX_ROLE, ROOT, ask, asked_all_the_time, children, command_line, descendants, free_port, run_mlflow_python, wait_until_healthy
 
 # What nginx sends to the WSGI socket.
 TO_FLASK = re.compile(yaml.safe_load((NGINX_ROLE / "vars/main.yml").read_text())["__mlflow_nginx_flask_routes"])
 SEARCH = "/api/2.0/mlflow/experiments/search"
 
-PRINT_ROUTES = r"""
-import json, os
-os.environ["_MLFLOW_SERVER_SERVE_ARTIFACTS"] = "true"
-from mlflow.server.fastapi_app import app
-from mlflow.server import app as flask
-
-def native(routes):
-    for route in routes:
-        for context in route.effective_route_contexts() if hasattr(route, "effective_route_contexts") else [route]:
-            if getattr(context, "path", None) and getattr(context, "methods", None):
-                yield from ((method, context.path) for method in context.methods)
-
-print("ROUTES", json.dumps({
-    "flask": sorted({(method, rule.rule) for rule in flask.url_map.iter_rules() for method in rule.methods}),
-    "native": sorted(native(app.routes)),
-}))
-"""
-ROUTES = json.loads(run_mlflow_python(PRINT_ROUTES).split("ROUTES ", 1)[1])
+ROUTES = json.loads(run_mlflow_python((ROOT / "tests/routes.py").read_text()).split("ROUTES ", 1)[1])
 FLASK = [(method, rule) for method, rule in ROUTES["flask"] if not rule.startswith("/build/")]
 
 # They make demonstration data, or ask the internet.
