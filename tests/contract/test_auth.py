@@ -177,8 +177,8 @@ def stopped(top: Path) -> Nginx:
 
 @pytest.fixture
 def nginx(stopped: Nginx) -> Iterator[Nginx]:
-    """One that remembers nothing yet."""
-    stopped.start()
+    """One that remembers nothing yet, and lets anybody try."""
+    stopped.start(mlflow_nginx_attempts_per_address=1000, mlflow_nginx_attempts=1000)
     yield stopped
     stopped.stop()
 
@@ -228,8 +228,11 @@ def test_where_no_password_is_asked_for_none_is_remembered(nginx, path, status):
     assert nginx.watch(GOOD) == (200, False)
 
 
-def test_health_is_not_limited(nginx):
-    assert {nginx.get(headers, "/health").status for headers in [{}, WRONG] * 70} == {200}
+def test_health_has_a_limit_of_its_own(nginx):
+    """A flood would reach MLflow; wrong passwords don't matter there."""
+    answers = [nginx.get(headers, "/health").status for headers in [{}, WRONG] * 70]
+    assert answers[:20] == [200] * 20
+    assert set(answers) == {200, 429}
 
 
 @pytest.mark.parametrize("path", ["/health/", "/healthz", "/Health", "/health%2fx", "/health/../x", "/health%2f..%2fx"])
@@ -245,10 +248,10 @@ def test_only_health_is_open(nginx, path):
 )
 def test_what_normalises_to_health_arrives_as_health(nginx, path):
     """nginx judges the normalised path: MLflow must not get another one."""
-    for method in ("GET", "POST"):
-        answer = ask(f"127.0.0.1:{nginx.port}", method, path)
-        assert answer.status == 200
-        assert [asked.partition("?")[0] for asked in answer.headers["x-asked"]] == ["/health"]
+    answer = ask(f"127.0.0.1:{nginx.port}", "GET", path)
+    assert answer.status == 200
+    assert [asked.partition("?")[0] for asked in answer.headers["x-asked"]] == ["/health"]
+    assert ask(f"127.0.0.1:{nginx.port}", "POST", path).status == 403
 
 
 @pytest.mark.parametrize("change", ["password", "user removed", "in place", "file removed"])
@@ -290,7 +293,7 @@ def test_a_reload_forgets(nginx):
 
 @pytest.mark.parametrize(
     ("limit", "addresses", "burst"),
-    [("mlflow_nginx_attempts_per_address", 1, 50), ("mlflow_nginx_attempts", 100, 100)],
+    [("mlflow_nginx_attempts_per_address", 1, 20), ("mlflow_nginx_attempts", 100, 40)],
 )
 def test_guessing_is_limited_and_hurts_nobody_who_is_in(stopped, limit, addresses, burst):
     """From one address, and from many that stay within their own limit."""
@@ -317,6 +320,32 @@ def test_guessing_is_limited_and_hurts_nobody_who_is_in(stopped, limit, addresse
         assert set(answers) == {401, 429}
         assert answers.count(401) <= allowed
         assert stopped.get({}).status == 401, "the question for a password is never refused"
+    finally:
+        stopped.stop()
+
+
+def test_whoever_guessed_wrong_does_not_take_the_turn_of_others(stopped):
+    """Addresses that sent several wrong passwords share what one may try; a first login from elsewhere is not kept waiting."""
+    stopped.start(mlflow_nginx_remember_seconds=300)
+    try:
+        stopped.passwords(("alice", PASSWORD), cost=6)
+        sources = [f"127.0.0.{2 + number}" for number in range(4)]
+        first = [stopped.get(header("alice", f"guess{number}"), source=source).status for source in sources for number in range(2)]
+        assert set(first) == {401}
+        time.sleep(2)
+        suspects = [stopped.get(header("alice", f"more{number}"), source=source).status for number in range(10) for source in sources]
+        assert suspects.count(401) <= 6 + 5
+        assert set(suspects) == {401, 429}
+        for spaces in range(1, 4):  # each is another header, and so a password that is not remembered
+            started = time.monotonic()
+            assert stopped.get({"Authorization": GOOD["Authorization"].replace(" ", " " * (spaces + 1), 1)}, source="127.0.0.99").status == 200
+            assert time.monotonic() - started < 1
+        # Even a suspect gets in at its turn, and is none from then on.
+        deadline = time.monotonic() + 10
+        while stopped.get(GOOD, source=sources[0]).status == 429:
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+        assert [stopped.get(header("alice", f"mistyped{number}"), source=sources[0]).status for number in range(2)] == [401] * 2
     finally:
         stopped.stop()
 

@@ -13,6 +13,9 @@ use Time::HiRes qw(stat);
 
 my $MAX = 4096;     # headers remembered per worker, one for each user and password
 my %until;          # digest => when it is forgotten
+my $FREE = 2;       # wrong passwords, to one worker, after which an address is a suspect,
+my $GRUDGE = 600;   # for so many seconds after the last one
+my %wrong;          # address => [how many it sent, when it is forgiven]
 my $key = do {
     open my $random, '<:raw', '/dev/urandom' or die "mlflow_auth: $!";
     read($random, my $bytes, 32) == 32 or die "mlflow_auth: $!";
@@ -35,11 +38,44 @@ sub realm {
     return $r->variable('mlflow_auth_name');
 }
 
-# $mlflow_auth_attempt, for limit_req: the address (of IPv6, the network) that will make nginx compute a hash. Empty: none will.
-sub attempt {
+# The address of a client; of IPv6, the network.
+sub address { return substr $_[0]->variable('binary_remote_addr'), 0, 8 }
+
+# The address of a request that will make nginx compute a hash. Empty: it will not.
+sub computes {
     my $r = shift;
     return '' if $r->variable('mlflow_auth_realm') eq 'off' or ($r->header_in('Authorization') // '') eq '';
-    return substr $r->variable('binary_remote_addr'), 0, 8;
+    return address($r);
+}
+
+sub suspected {
+    my ($count, $forgiven) = @{$wrong{$_[0]} // [0, 0]};
+    return $count >= $FREE && $forgiven > time;
+}
+
+# $mlflow_auth_attempt, for limit_req: the address of whoever tries a password, and is no suspect.
+sub attempt {
+    my $address = computes(shift);
+    return suspected($address) ? '' : $address;
+}
+
+# $mlflow_auth_suspect, for limit_req: the same for all suspects.
+sub suspect {
+    return suspected(computes(shift)) ? 'all' : '';
+}
+
+# $mlflow_auth_counted: evaluate it when the answer is known, as access_log does. Counts wrong passwords; its value is 1.
+sub counted {
+    my $r = shift;
+    my $address = $r->variable('status') eq '401' ? computes($r) : '';
+    if ($address ne '') {
+        %wrong = () if !exists $wrong{$address} and keys %wrong >= $MAX;
+        my $entry = $wrong{$address} //= [0, 0];
+        $entry->[0] = 0 if $entry->[1] <= time;
+        $entry->[0]++;
+        $entry->[1] = time + $GRUDGE;
+    }
+    return 1;
 }
 
 # $mlflow_auth_good: evaluate it where only requests come that auth_basic let pass. Remembers; its value is empty.
@@ -47,7 +83,10 @@ sub good {
     my $r = shift;
     my $digest = $r->variable('mlflow_auth_digest');
     return '' if $digest eq '';
-    %until = () if !exists $until{$digest} and keys %until >= $MAX;
+    if (!exists $until{$digest}) {
+        %until = () if keys %until >= $MAX;
+        delete $wrong{address($r)};   # somebody who mistyped
+    }
     $until{$digest} = time + $r->variable('mlflow_auth_seconds');
     return '';
 }
