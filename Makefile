@@ -25,9 +25,9 @@ setup: ## Prepare this machine: apt packages (podman, ...), and the locked tools
 	@tests/setup.sh
 
 .PHONY: test
-test: setup ## Everything below that tests: lint, unit, molecule; each runs, whatever the others found
+test: setup ## Everything below that tests: lint, sanity, unit, contract, molecule; each runs, whatever the others found
 	@failed=(); \
-	for part in lint unit molecule; do \
+	for part in lint sanity unit contract molecule; do \
 	  echo "test: $$part"; \
 	  $(MAKE) --no-print-directory $$part || failed+=("$$part"); \
 	done; \
