@@ -127,7 +127,7 @@ def test_slow_requests_do_not_reach_mlflow(addresses):
     assert all("GET /api/2.0/mlflow/experiments/search" in bytes_ for bytes_ in got), "only the honest ones"
     FIGURES.append(f"honest clients beside 120 slow requests: {told(during)}; slow ones that reached MLflow: 0")
     assert all_good(during)
-    assert p95(during) < 2
+    assert p95(during) < 5
 
 
 def test_slow_headers_are_cut_off():
@@ -158,7 +158,7 @@ def test_slow_readers_and_uploads_hold_no_worker(addresses):
     assert held < 120, "downloads are sent by nginx alone"
     assert all_good(during)
     assert all_good(upload)
-    assert p95(during) < 2
+    assert p95(during) < 5
 
 
 def test_slow_upload_arrives_whole(addresses):
