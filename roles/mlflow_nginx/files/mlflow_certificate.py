@@ -5,6 +5,8 @@ mlflow_certificate.py check < {"certificate": ..., "key": ..., "names": [...]}
     says in a sentence for each fault what is wrong; nothing where nothing is. Each of the two is a path, or the PEM text.
 mlflow_certificate.py selfsigned DIRECTORY NAME... [--ask]
     makes or renews what is due in the directory, and says what; "current" where nothing is. --ask only says it.
+mlflow_certificate.py acme DIRECTORY URL NAME...
+    says "current" where certbot has there a certificate from that authority, for these names and no other, that has not ended.
 """
 
 from __future__ import annotations
@@ -89,6 +91,20 @@ def check(certificate: str, key: str, names: list[str]) -> list[str]:
     return faults
 
 
+def got(directory: str, url: str, names: list[str]) -> bool:
+    live = os.path.join(directory, "live", "mlflow")
+    try:
+        seen = [handshake(os.path.join(live, "fullchain.pem"), os.path.join(live, "privkey.pem"), name) for name in names]
+        with open(os.path.join(directory, "renewal", "mlflow.conf"), encoding="utf-8") as settings:
+            return f"server = {url}\n" in settings.readlines() and names_of(seen[0]) == set(names)
+    except (OSError, ValueError):  # ssl.SSLError is one
+        return False
+
+
+def names_of(certificate: dict) -> set[str]:
+    return {plain(value) for _, value in certificate["subjectAltName"]}
+
+
 class Authority:
     """ca.pem, ca.key, fullchain.pem and privkey.pem in a directory."""
 
@@ -117,7 +133,7 @@ class Authority:
         except (OSError, ValueError):  # ssl.SSLError is one
             return False
         left = ssl.cert_time_to_seconds(seen[0]["notAfter"]) - time.time()
-        return {plain(value) for _, value in seen[0]["subjectAltName"]} == set(self.names) and left > LEAF_RENEW_DAYS * DAY
+        return names_of(seen[0]) == set(self.names) and left > LEAF_RENEW_DAYS * DAY
 
     def authority_lasts(self) -> bool:
         command = ["openssl", "x509", "-noout", "-checkend", str(CA_RENEW_DAYS * DAY), "-in", self.path("ca.pem")]
@@ -196,6 +212,9 @@ def main() -> None:
     if sys.argv[1] == "check":
         for fault in check(**json.load(sys.stdin)):
             print(f"The certificate in mlflow_tls_certificate {fault}")
+        return
+    if sys.argv[1] == "acme":
+        print("current" if got(sys.argv[2], sys.argv[3], sys.argv[4:]) else "to be got")
         return
     names = [name for name in sys.argv[3:] if name != "--ask"]
     authority = Authority(sys.argv[2], names)

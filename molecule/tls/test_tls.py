@@ -1,0 +1,413 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each mode of TLS on one server, in this order; the server is deployed with the default, selfsigned."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import testinfra
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+HERE = Path(__file__).resolve().parent
+INVENTORY = os.environ["MLFLOW_TEST_INVENTORY"]
+CREDENTIALS = Path(INVENTORY) / "credentials"
+TLS = "/etc/nginx/mlflow/tls"
+CA = f"{TLS}/selfsigned/ca.pem"
+ROOT = "/etc/ssl/test-root.pem"  # on the server, what its clients trust where the certificate is not the role's own
+FILES = {"mlflow_tls": "files", "mlflow_nginx_verify_ca": ROOT}
+PLAIN = {"mlflow_tls": "none", "mlflow_accept_plain_http": True}
+ACME = {
+    "mlflow_acme_email": "team@mlflow.test",
+    "mlflow_domain_aliases": ["alias.test"],
+    "mlflow_nginx_acme_directory": "https://acme.test:14000/dir",
+    "mlflow_nginx_acme_ca": "/etc/ssl/acme-ca.pem",
+    "mlflow_nginx_verify_ca": ROOT,
+}
+RENEWAL = "mlflow-certificate.service"
+
+
+def deploy(variables: dict | None = None, *options: str) -> subprocess.CompletedProcess:
+    command = ["ansible-playbook", str(HERE / "proxy.yml"), "--inventory", INVENTORY, "--extra-vars", json.dumps(variables or {}), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "ANSIBLE_FORCE_COLOR": "0"})
+
+
+def said(run: subprocess.CompletedProcess) -> str:
+    return re.sub(r"\s+", " ", run.stdout + run.stderr)
+
+
+def deployed(variables: dict | None = None, *options: str) -> str:
+    """What a run that succeeded said; the next one has nothing to do."""
+    run = deploy(variables, *options)
+    assert run.returncode == 0, run.stdout[-3000:]
+    again = deploy(variables)
+    assert "changed=0" in again.stdout and again.returncode == 0, re.findall(r"TASK \[.*\]\W+changed: .*", again.stdout) or again.stdout[-3000:]
+    return said(run)
+
+
+def refused(host, sentence: str, variables: dict) -> None:
+    """Stopped by this sentence before anything changed."""
+    before = serial(host), listeners(host)
+    run = deploy(variables)
+    assert run.returncode != 0
+    assert sentence in said(run)
+    assert "changed=0" in run.stdout
+    assert (serial(host), listeners(host)) == before
+
+
+def curl(host, *arguments: str) -> str:
+    return host.run("curl --silent --show-error --max-time 60 " + " ".join(f"'{argument}'" for argument in arguments)).stdout
+
+
+def serial(host, name: str = "mlflow.test") -> str:
+    """Of the certificate that clients get."""
+    return host.check_output(f"openssl s_client -connect {name}:443 -servername {name} </dev/null 2>/dev/null | openssl x509 -noout -serial")
+
+
+def another_serial(host, before: str) -> str:
+    """nginx reloads in its own time."""
+    deadline = time.monotonic() + 30
+    while (now := serial(host)) == before and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return now
+
+
+def listeners(host) -> set[int]:
+    lines = host.check_output("ss -Hltnp").splitlines()
+    return {int(line.split()[3].rsplit(":", 1)[1]) for line in lines if '"nginx"' in line}
+
+
+def password() -> str:
+    return (CREDENTIALS / "mlflow.test" / "mlflow.txt").read_text().strip()
+
+
+def headers(host, authority: str, path: str = "/version") -> str:
+    return curl(host, "--include", "--cacert", authority, "--user", f"mlflow:{password()}", f"https://mlflow.test{path}").lower()
+
+
+def log_run(host, uri: str, authority: str = "") -> subprocess.CompletedProcess:
+    """By MLflow's own client, with an artifact, which is then there."""
+    code = (
+        "import mlflow\nmlflow.set_experiment('tls')\n"
+        "with mlflow.start_run() as run: mlflow.log_param('mode', 'tls'); mlflow.log_text('text', 'file.txt')\n"
+        "print(mlflow.artifacts.load_text(run.info.artifact_uri + '/file.txt'), run.info.artifact_uri.removeprefix('mlflow-artifacts:'))"
+    )
+    trust = f"MLFLOW_TRACKING_SERVER_CERT_PATH={authority}" if authority else ""
+    return host.run(
+        "cd /tmp && runuser -u nobody -- env HOME=/tmp MLFLOW_HTTP_REQUEST_MAX_RETRIES=0 MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true MLFLOW_TRACKING_USERNAME=mlflow "
+        f"MLFLOW_TRACKING_URI={uri} MLFLOW_TRACKING_PASSWORD={password()} {trust} /opt/mlflow/current/bin/python -c %s",
+        code,
+    )
+
+
+def speaks(host, version: str) -> bool:
+    """A client that would take the weakest."""
+    command = f"openssl s_client -connect mlflow.test:443 -servername mlflow.test -{version} -cipher ALL:@SECLEVEL=0 </dev/null"
+    return host.run(command).rc == 0
+
+
+def hosts_file(host, address: str, name: str) -> None:
+    """Let the name lead to the address, as its DNS record does. podman mounts the file, so it stays the same one."""
+    host.run_expect([0], f"sed 's/^[0-9.]*\\(.*{name}\\)/{address}\\1/' /etc/hosts >/tmp/hosts && cat /tmp/hosts >/etc/hosts")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def curl_is_there(host):
+    host.run_expect([0], "command -v curl || DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends curl")
+
+
+@pytest.fixture(scope="module")
+def acme():
+    return testinfra.get_host(f"podman://{os.environ['MLFLOW_TEST_ACME']}")
+
+
+class Authority:
+    """Somebody's own, which signs what it is asked to."""
+
+    def __init__(self) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Company CA")])
+        self.certificate = self.sign(self.key, self.name, x509.BasicConstraints(ca=True, path_length=None))
+
+    def sign(self, key, subject, *extensions, first_day: int = -1, last_day: int = 30):
+        now = datetime.datetime.now(datetime.timezone.utc)
+        builder = x509.CertificateBuilder(self.name, subject, key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now + datetime.timedelta(first_day)).not_valid_after(now + datetime.timedelta(last_day))
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        return builder.sign(self.key, hashes.SHA256())
+
+    def issue(self, top: Path, *names: str, **days: int) -> dict[str, str]:
+        """The variables that name a certificate and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+        certificate = self.sign(key, x509.Name([]), alternatives, **days)
+        pem = serialization.Encoding.PEM
+        (top / "certificate.pem").write_bytes(certificate.public_bytes(pem))
+        (top / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+        return {**FILES, "mlflow_tls_certificate": str(top / "certificate.pem"), "mlflow_tls_key": str(top / "key.pem")}
+
+
+@pytest.fixture(scope="module")
+def company(host):
+    authority = Authority()
+    pem = authority.certificate.public_bytes(serialization.Encoding.PEM).decode()
+    host.run_expect([0], f"printf %s '{pem}' >{ROOT}")
+    return authority
+
+
+def given_serial(variables: dict[str, str]) -> str:
+    number = x509.load_pem_x509_certificate(Path(variables["mlflow_tls_certificate"]).read_bytes()).serial_number
+    return f"serial={number:0{(number.bit_length() + 7) // 8 * 2}X}"
+
+
+# The default: a certificate from an authority of the server's own.
+
+
+def test_selfsigned_changes_nothing_when_run_again(host):
+    before = serial(host)
+    run = deploy()
+    assert "changed=0" in run.stdout and run.returncode == 0, run.stdout[-3000:]
+    assert "MLflow is ready: https://mlflow.test'" in said(run)
+    assert f"export MLFLOW_TRACKING_SERVER_CERT_PATH={CREDENTIALS}/mlflow.test.ca.txt" in said(run)
+    assert serial(host) == before
+
+
+def test_selfsigned_is_trusted_by_every_name_with_the_certificate_on_the_controller(host):
+    assert (CREDENTIALS / "mlflow.test.ca.txt").read_text() == host.file(CA).content_string
+    address = host.check_output("hostname --all-ip-addresses").split()[0]
+    code = (
+        "import socket, ssl, sys\nc = ssl.create_default_context(cafile=sys.argv[1]); c.verify_flags |= ssl.VERIFY_X509_STRICT\n"
+        "for n in sys.argv[2:]: print(c.wrap_socket(socket.create_connection((n, 443)), server_hostname=n).version())"
+    )
+    assert host.check_output(f"python3 -c %s {CA} mlflow.test {address}", code).split() == ["TLSv1.3", "TLSv1.3"]
+
+
+def test_selfsigned_serves_a_client(host):
+    run = log_run(host, "https://mlflow.test", CA)
+    assert run.stdout.startswith("text "), run.stderr
+    assert "CERTIFICATE_VERIFY_FAILED" in log_run(host, "https://mlflow.test").stderr
+
+
+def test_selfsigned_says_nothing_of_hsts(host):
+    assert " 200" in headers(host, CA)
+    assert "strict-transport-security" not in headers(host, CA)
+
+
+@pytest.mark.parametrize(("version", "wanted"), [("tls1", False), ("tls1_1", False), ("tls1_2", True), ("tls1_3", True)])
+def test_old_protocols_are_refused(host, version, wanted):
+    assert speaks(host, version) == wanted
+
+
+def test_plain_http_leads_there(host):
+    assert listeners(host) == {80, 443}
+    assert "Location: https://mlflow.test/x?y=1\r" in curl(host, "--include", "http://mlflow.test/x?y=1")
+    assert curl(host, "--data", "{}", "http://mlflow.test/x") == "Plain HTTP is not served: use https://mlflow.test\n"
+    assert "Welcome to nginx" in curl(host, "--header", "Host: other.test", "http://mlflow.test/"), "the default site goes on"
+
+
+def test_selfsigned_is_renewed_before_it_ends(host):
+    """Ten days before, by an authority that stays."""
+    authority, before = host.file(CA).content_string, serial(host)
+    host.run_expect(
+        [0],
+        f"""set -e; cd {TLS}/selfsigned; echo authorityKeyIdentifier=keyid >/tmp/extensions
+        echo "subjectAltName=$(openssl x509 -in fullchain.pem -noout -ext subjectAltName | sed '1d; s/IP Address/IP/g')" >>/tmp/extensions
+        openssl req -new -key privkey.pem -subj /O=MLflow -out /tmp/request
+        openssl x509 -req -in /tmp/request -CA ca.pem -CAkey ca.key -days 10 -set_serial 5 -extfile /tmp/extensions -out fullchain.pem""",
+    )
+    assert "changed=0" not in deploy().stdout
+    assert serial(host) not in (before, "serial=05")
+    assert host.file(CA).content_string == authority == (CREDENTIALS / "mlflow.test.ca.txt").read_text()
+    assert "changed=0" in deploy().stdout
+
+
+def test_selfsigned_takes_a_new_name(host):
+    """Which its authority may not sign, so that it is made anew, with the key that it has."""
+    authority = host.file(CA).content_string
+    deployed({"mlflow_domain_aliases": ["alias.test"]})
+    assert host.file(CA).content_string != authority
+    assert (CREDENTIALS / "mlflow.test.ca.txt").read_text() == host.file(CA).content_string
+    assert " 200" in curl(host, "--head", "--cacert", CA, "https://alias.test/health")
+
+
+# A certificate of one's own.
+
+
+def wrong_key(company, top):
+    return {**company.issue(top, "mlflow.test"), "mlflow_tls_key": company.issue(top / "other", "mlflow.test")["mlflow_tls_key"]}
+
+
+def passphrase(company, top):
+    variables = company.issue(top, "mlflow.test")
+    path = Path(variables["mlflow_tls_key"])
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    encrypted = serialization.BestAvailableEncryption(b"secret")
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encrypted))
+    return variables
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (wrong_key, "The certificate in mlflow_tls_certificate does not fit the key in mlflow_tls_key"),
+        (passphrase, "has a key with a passphrase, which nginx could not open"),
+        (lambda company, top: company.issue(top, "mlflow.test", last_day=0), "is refused by clients (certificate has expired): renew it"),
+        (lambda company, top: company.issue(top, "mlflow.test", first_day=1), "is refused by clients (certificate is not yet valid)"),
+        (lambda company, top: company.issue(top, "other.test"), "is not for the name mlflow.test: get one for all names"),
+        (lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_domain_aliases": ["alias.test"]}, "is not for the name alias.test"),
+        (lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_tls_key": "/nowhere.pem"}, "cannot be read (No such file or directory)"),
+        (lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_tls_key": str(Path(__file__))}, "is not usable PEM"),
+        (lambda company, top: FILES, "mlflow_tls is files, but the certificate or its key is missing"),
+    ],
+    ids=["key", "passphrase", "expired", "early", "name", "alias", "missing", "garbage", "unset"],
+)
+def test_files_that_clients_would_refuse_are_refused(host, company, tmp_path, make, sentence):
+    (tmp_path / "other").mkdir()
+    refused(host, sentence, make(company, tmp_path))
+
+
+def test_files_are_served_and_renewed(host, company, tmp_path):
+    """The key in a vault, and never shown."""
+    variables = company.issue(tmp_path, "mlflow.test")
+    key = Path(variables["mlflow_tls_key"])
+    secret = key.read_text().splitlines()[1]
+    (tmp_path / "vault").write_text("vault password\n")
+    subprocess.run(["ansible-vault", "encrypt", "--vault-password-file", str(tmp_path / "vault"), str(key)], check=True, capture_output=True)
+    run = deploy(variables, "--vault-password-file", str(tmp_path / "vault"), "-vvv", "--diff")
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert secret not in run.stdout + run.stderr
+    assert serial(host) == given_serial(variables)
+    found = host.file(f"{TLS}/files/privkey.pem")
+    assert (found.user, found.mode, secret in found.content_string) == ("root", 0o600, True)
+
+    variables = company.issue(tmp_path, "mlflow.test")
+    deployed(variables)
+    assert serial(host) == given_serial(variables)
+
+
+def test_hsts_is_on_everything(host):
+    run = log_run(host, "https://mlflow.test", ROOT)
+    assert run.stdout.startswith("text "), run.stderr
+    for path in ["/version", "/nothing", "/api/2.0/mlflow-artifacts/artifacts" + run.stdout.split()[1] + "/file.txt"]:
+        assert "\r\nstrict-transport-security: max-age=63072000\r\n" in headers(host, ROOT, path), path
+    answer = curl(host, "--include", "--cacert", ROOT, "https://mlflow.test/")
+    assert " 401" in answer and "strict-transport-security" in answer.lower()
+
+
+def test_files_may_be_on_the_server(host, company, tmp_path):
+    variables = company.issue(tmp_path, "mlflow.test")
+    on_server = {"mlflow_tls_on_server": True, "mlflow_tls_certificate": "/etc/ssl/mlflow.pem", "mlflow_tls_key": "/etc/ssl/private/mlflow.key"}
+
+    def put() -> None:
+        for name in ["mlflow_tls_certificate", "mlflow_tls_key"]:  # as a copy that keeps times does
+            host.run_expect([0], f"mkdir -p /etc/ssl/private && printf %s '{Path(variables[name]).read_text()}' >{on_server[name]} && touch -d 2020-01-01 {on_server[name]}")
+
+    put()
+    deployed({**variables, **on_server})
+    assert serial(host) == given_serial(variables)
+    variables = company.issue(tmp_path, "mlflow.test")
+    put()
+    deployed({**variables, **on_server})
+    assert serial(host) == given_serial(variables)
+
+
+# None.
+
+
+def test_none_wants_to_be_meant(host):
+    refused(host, "mlflow_tls is none, and everybody on the way could read the passwords: set mlflow_accept_plain_http", {"mlflow_tls": "none"})
+
+
+def test_none_serves_plain_http_alone(host):
+    assert "MLflow is ready: http://mlflow.test'" in deployed(PLAIN)
+    assert listeners(host) == {80}
+    run = log_run(host, "http://mlflow.test")
+    assert run.stdout.startswith("text "), run.stderr
+    assert not host.file(f"{TLS}/files").exists, "a key that nobody uses"
+
+
+# ACME: an authority elsewhere, which looks whether the names lead to the server.
+
+
+def test_acme_that_fails_leaves_what_is_there(host, acme):
+    host.run_expect([0], f"printf %s '{acme.file('/etc/pebble/ca.pem').content_string}' >/etc/ssl/acme-ca.pem")
+    host.run_expect([0], f"curl --silent --cacert /etc/ssl/acme-ca.pem https://acme.test:15000/roots/0 >{ROOT}")
+    hosts_file(acme, "127.0.0.1", "alias.test")
+    run = deploy(ACME)
+    assert run.returncode != 0
+    assert "gave no certificate for mlflow.test, alias.test; the server goes on with the one it has. See that port 80" in said(run)
+    assert "Connection refused" in said(run) or "connection refused" in said(run)
+    assert " 200" in curl(host, "--head", "--cacert", CA, "https://mlflow.test/health")
+    hosts_file(acme, host.check_output("hostname --all-ip-addresses").split()[0], "alias.test")
+
+
+def test_acme_gets_a_certificate(host):
+    """Email and domain given, nothing else chosen."""
+    assert "MLflow is ready: https://mlflow.test" in deployed(ACME)
+    for name in ["mlflow.test", "alias.test"]:
+        assert " 200" in curl(host, "--head", "--cacert", ROOT, f"https://{name}/health")
+    assert "strict-transport-security" in headers(host, ROOT)
+    assert "Location: https://mlflow.test/\r" in curl(host, "--include", "http://mlflow.test/")
+    assert host.service("mlflow-certificate.timer").is_running
+    assert host.service("mlflow-certificate.timer").is_enabled
+
+
+def test_acme_renews_while_nginx_serves(host):
+    before, process = serial(host), host.check_output("cat /run/nginx.pid")
+    host.run_expect([0], f"systemctl start {RENEWAL}")
+    assert another_serial(host, before) != before
+    assert host.check_output("cat /run/nginx.pid") == process
+
+
+def test_acme_renewal_that_fails_says_so(host, acme):
+    before = serial(host)
+    hosts_file(acme, "127.0.0.1", "alias.test")
+    assert host.run(f"systemctl start {RENEWAL}").rc != 0
+    assert host.run(f"systemctl is-failed {RENEWAL}").stdout.strip() == "failed"
+    assert "alias.test" in host.check_output(f"journalctl --no-pager --unit {RENEWAL} --lines 40")
+    assert serial(host) == before
+    run = deploy(ACME)
+    assert run.returncode == 0 and "changed=0" in run.stdout, run.stdout[-3000:]
+    assert "The renewal of its certificate fails, see: journalctl -u mlflow-certificate" in said(run)
+
+
+def test_acme_renewal_that_nginx_refuses_is_tried_again(host, acme):
+    hosts_file(acme, host.check_output("hostname --all-ip-addresses").split()[0], "alias.test")
+    before = serial(host)
+    host.run_expect([0], "echo nonsense >/etc/nginx/conf.d/broken.conf")
+    assert host.run(f"systemctl start {RENEWAL}").rc != 0
+    assert serial(host) == before
+    host.run_expect([0], f"rm /etc/nginx/conf.d/broken.conf && systemctl start {RENEWAL}")
+    assert another_serial(host, before) != before
+    assert "The renewal of its certificate fails" not in said(deploy(ACME))
+
+
+# And back.
+
+
+def test_selfsigned_is_what_it_was(host):
+    authority = host.file(CA).content_string
+    deployed({"mlflow_domain_aliases": ["alias.test"]})
+    assert host.file(CA).content_string == authority
+    assert " 200" in curl(host, "--head", "--cacert", CA, "https://mlflow.test/health")
+    assert listeners(host) == {80, 443}
+    assert not host.file("/etc/systemd/system/mlflow-certificate.timer").exists
+    assert "mlflow-certificate" not in host.check_output("systemctl list-timers --all")
+
+
+def test_another_site_stays_the_default_of_its_port(host):
+    site = f"server {{ listen 443 ssl; server_name shop.test; ssl_certificate {TLS}/current/fullchain.pem; ssl_certificate_key {TLS}/current/privkey.pem; return 200 shop; }}"
+    assert " 421" in curl(host, "--include", "--insecure", "--header", "Host: other.test", "https://mlflow.test/")
+    host.run_expect([0], f"echo '{site}' >/etc/nginx/sites-enabled/shop && nginx -t -q && systemctl reload nginx && sleep 1")
+    assert curl(host, "--insecure", "--header", "Host: other.test", "https://mlflow.test/") == "shop"
+    assert "changed=0" in deploy({"mlflow_domain_aliases": ["alias.test"]}).stdout
