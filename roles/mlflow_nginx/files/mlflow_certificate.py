@@ -62,8 +62,8 @@ def plain(name: str) -> str:
 
 
 def readable(value: str) -> str:
-    """A path to it: PEM text stays in memory."""
-    if "-----BEGIN" not in value:
+    """A path to it: text stays in memory."""
+    if value.startswith("/") or not value:
         return value
     memory = os.memfd_create("pem")
     os.write(memory, value.encode() + b"\n")
