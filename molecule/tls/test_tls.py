@@ -136,13 +136,17 @@ class Authority:
     def __init__(self) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Company CA")])
-        self.certificate = self.sign(self.key, self.name, x509.BasicConstraints(ca=True, path_length=None))
+        others = ["digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only"]
+        usage = x509.KeyUsage(key_cert_sign=True, crl_sign=True, **dict.fromkeys(others, False))
+        self.certificate = self.sign(self.key, self.name, x509.BasicConstraints(ca=True, path_length=None), usage)
 
     def sign(self, key, subject, *extensions, first_day: int = -1, last_day: int = 30):
         now = datetime.datetime.now(datetime.timezone.utc)
         builder = x509.CertificateBuilder(self.name, subject, key.public_key(), x509.random_serial_number())
         builder = builder.not_valid_before(now + datetime.timedelta(first_day)).not_valid_after(now + datetime.timedelta(last_day))
-        for extension in extensions:
+        # What Python 3.13 and later want to see.
+        identifiers = x509.SubjectKeyIdentifier.from_public_key(key.public_key()), x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        for extension in [*extensions, *identifiers]:
             builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
         return builder.sign(self.key, hashes.SHA256())
 
@@ -150,7 +154,8 @@ class Authority:
         """The variables that name a certificate and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
-        certificate = self.sign(key, x509.Name([]), alternatives, **days)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        certificate = self.sign(key, subject, alternatives, **days)
         pem = serialization.Encoding.PEM
         (top / "certificate.pem").write_bytes(certificate.public_bytes(pem))
         (top / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
