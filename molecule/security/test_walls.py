@@ -41,7 +41,7 @@ def other(own) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def walls(own):
     # SSH on a port that nobody told the role, and a service that is nobody's business.
-    on(SERVER, "sh", "-ec", "DEBIAN_FRONTEND=noninteractive apt-get install --yes openssh-server >/dev/null; echo Port 2022 >/etc/ssh/sshd_config.d/port.conf; systemctl restart ssh")
+    on(SERVER, "sh", "-ec", "DEBIAN_FRONTEND=noninteractive apt-get install --yes curl openssh-server >/dev/null; echo Port 2022 >/etc/ssh/sshd_config.d/port.conf; systemctl restart ssh")
     on(SERVER, "sh", "-c", ": >/var/log/nginx/mlflow.error.log")  # fail2ban would read of the tests before
     on(SERVER, "systemd-run", "--quiet", "--unit=elsewhere", "--collect", "python3", "-m", "http.server", "8099")
     out = deploy(mlflow_allow=[own.split("/")[0], "192.0.2.0/24"], mlflow_firewall=True, mlflow_fail2ban=True, mlflow_nginx_fail2ban_attempts=6)
