@@ -44,10 +44,7 @@ sanity: setup ## Run ansible-test sanity, with no ignore entries
 
 .PHONY: unit
 unit: setup ## Test the modules and templates on this machine (PYTEST='-k name' narrows it)
-	@tests/setup.sh mlflow
-	@mkdir -p $(OUTPUT)
-	@echo 'unit: pytest tests/unit'
-	@MLFLOW_TEST_PYTHON=$(CURDIR)/.cache/mlflow/bin/python pytest tests/unit $(PYTEST) 2>&1 | tee $(OUTPUT)/unit.log
+	@tests/unit.sh $(PYTEST)
 
 .PHONY: contract
 contract: setup ## Hold launcher and site against MLflow's own command, of the newest release and of the oldest
@@ -79,7 +76,7 @@ demo-clean: ## Remove what `make demo` made
 
 .PHONY: lock
 lock: setup ## Write requirements/*.txt anew from requirements/*.in
-	@for name in dev:3.12 mlflow:3.10; do \
+	@for name in dev:3.12 mlflow:3.10 oldest:3.10 passlib:3.9 libpass:3.9; do \
 	  .cache/uv/bin/uv pip compile --quiet --no-config --universal --python-version $${name#*:} --upgrade --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
 	    requirements/$${name%:*}.in --output-file requirements/$${name%:*}.txt; \

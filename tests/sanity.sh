@@ -28,6 +28,8 @@ home = pathlib.Path(sys.argv[1], "home/.ansible/test/cache")
 source = pathlib.Path(*ansible_test.__path__, "_internal/python_requirements.py").read_text()
 version = re.search(r"\bpip='(.+)'", source)[1].replace(".", "_")
 # ansible-test passes on little more than PATH and HOME: these are what uv needs to reach an index.
+# Uncompiled, docutils complains when it is first loaded, and the test fails.
+os.environ["UV_COMPILE_BYTECODE"] = "1"
 wanted = re.compile(r"UV_\w+|SSL_CERT_\w+|\w+_proxy", re.I)
 environment = {name: value for name, value in os.environ.items() if wanted.fullmatch(name)}
 pip = f"""

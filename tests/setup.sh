@@ -4,6 +4,8 @@
 #   tests/setup.sh          apt packages, and the locked tools in .venv
 #   tests/setup.sh mlflow   a real MLflow in .cache/mlflow, for the tests that talk to one
 #   tests/setup.sh mlflow 3.16.1   that release, as mlflow_venv locks it, in .cache/mlflow-3.16.1
+#   tests/setup.sh oldest   the oldest Python and ansible-core that the collection supports, in .cache/oldest
+#   tests/setup.sh targets  each Python that a target may have, in .cache/targets, with what the modules need there
 #   tests/setup.sh python 3.10   prints a Python of that version, downloaded where this machine has none
 #
 # Needs root or sudo, an apt that works and any python3; installs nothing outside apt and this checkout.
@@ -14,7 +16,7 @@ packages=(
   # test hosts
   podman crun iptables uidmap slirp4netns iproute2 procps openssh-client mmdebstrap debian-archive-keyring
   # unit tests and tools
-  nginx-light libnginx-mod-http-perl postgresql apache2-utils openssl curl ca-certificates python3-venv shellcheck
+  nginx-light libnginx-mod-http-perl postgresql apache2-utils openssl curl ca-certificates python3-venv shellcheck patchelf
 )
 # Behind a company's own certificate authority the machine's certificates are the right ones.
 export UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 UV_NO_CONFIG=1 UV_LINK_MODE=copy
@@ -79,7 +81,25 @@ find_python() {
   done
   say "no Python $* here: letting uv download $1" >&2
   { "$uv" python install --quiet "$1" && "$uv" python find "$1"; } \
+    || unpack_python "$1" \
     || die "Python ${*: -1} or later is needed to run Ansible here: install one (apt, pyenv), or let uv reach its downloads."
+}
+
+# Prints the Python of this version that Debian has: unpacked, not installed, and with libraries of its own.
+unpack_python() { # VERSION
+  local root=$PWD/.cache/python$1 suite libraries
+  case $1 in 3.13) suite=trixie ;; 3.14) suite=forky ;; *) return 1 ;; esac
+  if [ ! -e "$root/.complete" ]; then
+    say "taking Python $1 from Debian's $suite" >&2
+    rm -rf "$root" && mkdir "$root"
+    # A release that is not yet stable changes daily, and mirrors may lag behind.
+    mmdebstrap --quiet --variant=extract --aptopt='Acquire::Check-Valid-Until "false"' --include="python$1" "$suite" - http://deb.debian.org/debian \
+      2>"$root.log" | tar --extract --directory="$root" --exclude='./dev/*' || return
+    libraries=$(echo "$root"/usr/lib/*-linux-gnu*)
+    patchelf --set-interpreter "$(echo "$libraries"/ld-linux*.so.*)" --force-rpath --set-rpath "$libraries" "$root/usr/bin/python$1" || return
+    touch "$root/.complete"
+  fi
+  "$root/usr/bin/python$1" -c 'import ssl, venv, sys; print(sys.executable)'
 }
 
 # environment DIRECTORY LOCKFILE PYTHON-VERSION...
@@ -112,6 +132,16 @@ case ${1:-dev} in
     else
       environment ".cache/mlflow-$2" "roles/mlflow_venv/files/requirements-$2.txt" 3.13 3.12 3.11 3.10
     fi ;;
+  oldest)
+    environment .cache/oldest requirements/oldest.txt 3.10 ;;
+  targets)
+    # The two packages that provide the library passlib, by turns.
+    for target in 3.9:passlib 3.10:libpass 3.11:passlib 3.12:libpass 3.13:passlib 3.14:libpass; do
+      tests/setup.sh target "${target#*:}" "${target%:*}" \
+        || say "NOTICE: the modules are NOT TESTED on targets with Python ${target%:*}: there is none here, and none can be had"
+    done ;;
+  target)
+    environment ".cache/targets/$3" "requirements/$2.txt" "$3" ;;
   python) find_python "${2:?which version?}" ;;
   *) die "unknown part: $1" ;;
 esac

@@ -223,30 +223,37 @@ class PasswordFile:
         texts = content.split(b"\n")
         if self._last_line_ends:
             texts.pop()
-        self._lines = [Line.parse(text, number) for number, text in enumerate(texts, 1)]
+        self._lines = {number: Line.parse(text, number) for number, text in enumerate(texts, 1)}
+        self._numbers: dict[bytes, list[int]] = {}
+        for number, line in self._lines.items():
+            if line.name is not None:
+                self._numbers.setdefault(line.name, []).append(number)
 
     def __bytes__(self) -> bytes:
-        content = b"\n".join(bytes(line) for line in self._lines)
+        content = b"\n".join(map(bytes, self._lines.values()))
         return content + b"\n" if self._lines and self._last_line_ends else content
 
     def names(self) -> list[bytes]:
-        return [line.name for line in self._lines if line.name is not None]
+        return [line.name for line in self._lines.values() if line.name is not None]
 
     def get(self, name: bytes) -> bytes | None:
         """Return the hash of a user, or None for one that is not there."""
-        digests = [line.digest for line in self._lines if line.name == name]
-        if len(digests) > 1:
-            raise Refusal(f"the file holds user {show(name)!r} {len(digests)} times: keep one of the lines")
-        return digests[0] if digests else None
+        numbers = self._numbers.get(name, [])
+        if len(numbers) > 1:
+            raise Refusal(f"the file holds user {show(name)!r} {len(numbers)} times: keep one of the lines")
+        return self._lines[numbers[0]].digest if numbers else None
 
     def set(self, name: bytes, digest: bytes) -> None:
-        if name in self.names():
-            self._lines = [line._replace(digest=digest) if line.name == name else line for line in self._lines]
-        else:
-            self._lines.append(Line(name, digest, b""))
+        if name not in self._numbers:
+            number = next(reversed(self._lines), 0) + 1
+            self._numbers[name] = [number]
+            self._lines[number] = Line(name, digest, b"")
+        for number in self._numbers[name]:
+            self._lines[number] = self._lines[number]._replace(digest=digest)
 
     def remove(self, name: bytes) -> None:
-        self._lines = [line for line in self._lines if line.name != name]
+        for number in self._numbers.pop(name, []):
+            del self._lines[number]
 
 
 def show(name: bytes) -> str:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import http.client
 import json
 import os
@@ -32,6 +33,7 @@ CONNECT_SECONDS = 10  # for each address of a name, so that one dead address lea
 CLEANUP_SECONDS = 10  # kept back from the total, at most a quarter of it
 STALE_SECONDS = 3600  # an own experiment of this age was cut off before it could clean up
 ARTIFACT_BYTES = 2 * 1024 * 1024  # more than the 1 MB that nginx lets through unless told otherwise
+LARGEST_ANSWER = 64 * 1024 * 1024  # of a server that is not MLflow, and never ends
 EXPERIMENT_PREFIX = "mlflow-health-"
 EXPERIMENT_TAG = "mlops.mlflow.health"
 NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
@@ -78,6 +80,8 @@ def parse_target(params: Mapping[str, Any]) -> Target:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
+        if port == 0 or not is_host(host or "localhost"):
+            raise ValueError
     except ValueError:
         raise ValueError("url is not a valid URL: check its host name and port") from None
     if parts.scheme not in ("http", "https") or not host:
@@ -86,7 +90,7 @@ def parse_target(params: Mapping[str, Any]) -> Target:
         raise ValueError("url must end with its path, without a query (?) or a fragment (#)")
 
     address, unix_socket, host_header = params["address"], params["unix_socket"], params["host_header"]
-    if address is not None and (not address or re.search(r"[/@\s\[\]]|^[^:]*:[^:]*$", address)):
+    if address is not None and (not is_host(address) or re.search(r"[/@\s\[\]]|^[^:]*:[^:]*$", address)):
         raise ValueError("address must be a host name or an IP address alone: the port belongs into url")
     if unix_socket is not None and (not os.path.isabs(unix_socket) or len(os.fsencode(unix_socket)) > 107):
         raise ValueError("unix_socket must be an absolute path of at most 107 bytes")
@@ -117,6 +121,13 @@ def parse_target(params: Mapping[str, Any]) -> Target:
     )
 
 
+def is_host(name: str) -> bool:
+    """Whether it can be looked up: no label is empty or too long."""
+    with suppress(UnicodeError):
+        return bool(name.encode("idna"))
+    return False
+
+
 def tls_context(ca_path: str | None, validate_certs: bool) -> ssl.SSLContext:
     try:
         if ca_path and os.path.isdir(ca_path):
@@ -139,7 +150,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     """
 
     def expire(*_args: object) -> None:
-        raise TimeoutError
+        raise TimeoutError(errno.ETIMEDOUT, "timed out")  # Python 3.9's sockets look into it, and fail on an empty one
 
     previous = signal.signal(signal.SIGALRM, expire)
     # Repeated, as an exception that is raised inside a destructor is lost.
@@ -171,7 +182,11 @@ class Client:
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, self.target.prefix + path, body, headers)
             response = connection.getresponse()
-            content = response.read()
+            content = response.read(LARGEST_ANSWER)
+            if len(content) == LARGEST_ANSWER:
+                raise Failure(STRANGE)
+            if response.length:  # which read() with a size does not tell of
+                raise http.client.IncompleteRead(content, response.length)
         except TimeoutError:
             raise
         except (OSError, http.client.HTTPException) as error:
@@ -495,7 +510,7 @@ class HealthCheck:
     def _run_roundtrip(self) -> None:
         deadline = self.deadline - min(CLEANUP_SECONDS, self.timeout / 4)
         trip = self.roundtrip = Roundtrip(self.client)
-        with suppress(Failure, KeyError, TimeoutError), time_limit(deadline - time.monotonic()):
+        with suppress(Failure, KeyError, TypeError, AttributeError, TimeoutError), time_limit(deadline - time.monotonic()):
             trip.sweep()
         trip.left_behind = []
 
@@ -536,7 +551,7 @@ class HealthCheck:
                     return result
                 except TimeoutError:
                     failure = Failure(f"{self.client.target.place} does not answer", waiting_helps=True)
-                except KeyError:
+                except (KeyError, TypeError, AttributeError):  # another shape than MLflow's
                     failure = Failure(STRANGE)
                 except Failure as caught:
                     failure = caught

@@ -143,6 +143,8 @@ notes:
     740 with V(sha512_crypt) and O(rounds=5000), 30 with V(bcrypt) and O(rounds=10), and 7 with V(bcrypt) and O(rounds=12).
     Let nginx remember good answers for a while rather than weaken the hashes.
   - The file is replaced in one step, from a temporary file beside it that only its owner can read.
+  - Runs that change files in one directory at the same time wait for each other, so that no user gets lost. Other
+    programs do not know of that.
 seealso:
   - module: community.general.htpasswd
   - name: nginx auth_basic_user_file
@@ -228,6 +230,8 @@ backup_file:
   sample: /etc/nginx/mlflow.htpasswd.4242.2026-11-24@02:30:00~
 """
 
+import contextlib
+import fcntl
 import os
 import tempfile
 import typing as t
@@ -255,6 +259,23 @@ def wanted_users(params: dict[str, t.Any]) -> list[User]:
     return [User(**user) for user in params["users"]]
 
 
+def resolve(path: str) -> str:
+    """Follow links, and refuse what can only be a directory, or nothing at all."""
+    if not path or path.endswith(os.sep) or "\0" in path:
+        raise no_file(path)
+    return os.path.realpath(path)
+
+
+def no_file(path: str) -> Refusal:
+    return Refusal(f"path {path!r} is not a regular file: give the path of a password file")
+
+
+def keep_others_out(directory: str) -> None:
+    """Wait until no other run of this module works in the directory, so that none undoes what another writes meanwhile."""
+    with contextlib.suppress(OSError):  # a directory that is missing is told of later, and some take no locks
+        fcntl.flock(os.open(directory, os.O_RDONLY), fcntl.LOCK_EX)  # held until this process ends
+
+
 def read(module: AnsibleModule, target: str, needed: bool) -> bytes | None:
     """Return the content of the file, or None where there is no file yet."""
     path = module.params["path"]
@@ -262,7 +283,7 @@ def read(module: AnsibleModule, target: str, needed: bool) -> bytes | None:
         with open(target, "rb") as stream:
             return stream.read()
     if os.path.lexists(target):
-        raise Refusal(f"path {path} is not a regular file: give the path of a password file")
+        raise no_file(path)
     if needed:
         if not module.params["create"]:
             raise Refusal(f"path {path} does not exist: create it, or set create to true")
@@ -297,7 +318,9 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     users = wanted_users(params)
     check_users(users, hashing)
 
-    target = os.path.realpath(params["path"])
+    target = resolve(params["path"])
+    if not module.check_mode:
+        keep_others_out(os.path.dirname(target))
     before = read(module, target, any(user.state == "present" for user in users))
     exists = before is not None
     file = PasswordFile(before or b"")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A real MLflow server, and a real nginx in front of it, for the tests that import these fixtures."""
+"""A real MLflow server, and a real nginx in front of it, as fixtures, which conftest.py brings to the tests."""
 
 from __future__ import annotations
 
@@ -57,6 +57,10 @@ http {{
     location /other/ {{ return 200 "Welcome to something else"; }}
     location /other-api/ {{ location ~ /health$ {{ return 200 OK; }} return 200 "[]"; }}
     location /empty-api/ {{ location ~ /health$ {{ return 200 OK; }} return 200 "{{}}"; }}
+    location /odd-api/ {{
+      location ~ /health$ {{ return 200 OK; }}
+      return 200 '{{"experiment_id": "1", "run": [], "runs": 0, "experiments": null}}';
+    }}
     location /missing/ {{ return 404; }}
     location /forbidden/ {{ location ~ /health$ {{ return 200 OK; }} deny all; }}
     location /hang-up/ {{ return 444; }}

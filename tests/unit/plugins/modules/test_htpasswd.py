@@ -6,11 +6,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import multiprocessing
 import os
+import resource
 import stat
 import subprocess
 import sys
+import time
 import typing as t
 from pathlib import Path
 
@@ -360,6 +364,42 @@ def test_cut_off_at_every_step(path: Path, existing: bool) -> None:
     assert cut > 5
 
 
+def test_a_disk_that_is_full(path: Path) -> None:
+    """A limit on the size of files stands for it: the write fails in its middle."""
+    path.write_text(f"bob:{HASH}\n")
+    before = snapshot(path.parent)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (80, limits[1]))
+    try:
+        answer = run(path, name="alice", password_hash=HASH)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert answer["failed"] and answer["msg"].startswith(f"cannot replace {path}: ")
+    assert snapshot(path.parent) == before
+
+
+def test_two_writers_at_the_same_time(path: Path) -> None:
+    """Each finds what the other wrote, so that no user gets lost."""
+    names = [f"user{number}" for number in range(24)]
+    with multiprocessing.get_context("fork").Pool(8) as writers:
+        answers = writers.map(functools.partial(add, path), names)
+    assert all(answer["changed"] for answer in answers), answers
+    assert sorted(hashes(path)) == sorted(names)
+
+
+def add(path: Path, name: str) -> dict[str, t.Any]:
+    return run(path, name=name, password=SECRET, rounds=6)
+
+
+def test_a_large_file(path: Path) -> None:
+    path.write_text("".join(f"user{number}:{HASH}\n" for number in range(50_000)))
+    users = [{"name": f"user{number}", "state": "absent"} for number in range(0, 50_000, 10)]
+    begin = time.monotonic()
+    assert len(run(path, users=users)["removed"]) == 5000
+    assert len(run(path, users=[{"name": f"user{number}", "password_hash": HASH} for number in range(5000)])["added"]) == 500
+    assert time.monotonic() - begin < 10
+
+
 # What is refused
 
 
@@ -467,6 +507,9 @@ def test_refuses_what_is_no_file(path: Path) -> None:
     os.mkfifo(path.parent / "pipe")
     for name in "loop", "pipe", ".":
         refuses(path.parent / name, "is not a regular file: give the path of a password file", **ALICE)
+    for name in f"{path}/", f"{path.parent}/new/", "", "a\0b":
+        answer = run(name, **ALICE)
+        assert answer["failed"] and answer["msg"].endswith("is not a regular file: give the path of a password file"), answer
 
 
 def test_refuses_to_create(path: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,19 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mlops.mlflow.tests.unit.plugins.mlflow_server import (  # pylint: disable=unused-import
-    DOMAIN,
-    PASSWORD,
-    USER,
-    Mlflow,
-    Nginx,
-    free_port,
-    hanging_port,
-    mlflow_home,
-    mlflow_server,
-    nginx,
-    running,
-)
+from ansible_collections.mlops.mlflow.tests.unit.plugins.mlflow_server import DOMAIN, PASSWORD, USER, Mlflow, Nginx, free_port, running
 
 # ansible-core 2.19 and later read arguments by a profile; before, the name means nothing.
 LAUNCHER = """
@@ -199,8 +188,10 @@ class TestConnection:
         assert result["version"] is None  # behind the password, and not asked for
 
     def test_proxies_of_the_environment_are_not_used(self, nginx: Nginx, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        for name in "http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY":
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
         passes(url=nginx.plain)
+        passes(url=nginx.tls, address="127.0.0.1", ca_path=nginx.ca, username=USER, password=PASSWORD)
 
 
 class TestVersion:
@@ -404,6 +395,102 @@ class TestTimeout:
         assert "does not answer" in result["msg"]
 
 
+LOOPBACKS = [socket.AF_INET] + ([socket.AF_INET6] if Path("/proc/net/if_inet6").exists() and " lo\n" in Path("/proc/net/if_inet6").read_text() else [])
+
+
+@contextmanager
+def answering(*parts: bytes, family: int = socket.AF_INET, endless: bool = False, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """A server that gives the same answer to everything; yields its URL."""
+
+    def serve(client: socket.socket) -> None:
+        try:
+            with closing(tls.wrap_socket(client, server_side=True) if tls else client) as connection:
+                connection.recv(65536)
+                for part in parts:
+                    connection.sendall(part)
+                while endless:
+                    connection.sendall(parts[-1])
+        except OSError:
+            pass
+
+    def accept() -> None:
+        try:
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+        except OSError:
+            pass
+
+    with closing(socket.socket(family)) as listener:
+        listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        listener.listen()
+        threading.Thread(target=accept, daemon=True).start()
+        host = "[::1]" if family == socket.AF_INET6 else "127.0.0.1"
+        yield f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
+
+
+class TestServers:
+    """Whatever speaks at the other end."""
+
+    @pytest.mark.parametrize("family", LOOPBACKS)
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"HTTP/1.0 200 OK\r\n\r\nOK",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nO\r\n1\r\nK\r\n0\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nOK\n",
+        ],
+    )
+    def test_understood(self, answer: bytes, family: int) -> None:
+        with answering(answer, family=family) as url:
+            assert step_names(passes(url=url, depth="liveness")) == ["liveness"]
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nOK",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nOK",
+            b"HTTP/1.1 200 OK\r\nX: " + 70000 * b"x",
+        ],
+    )
+    def test_broken_off(self, answer: bytes) -> None:
+        with answering(answer) as url:
+            result = fails(url=url, timeout=0.6)
+        assert result["msg"].endswith("attempts within 0.6 seconds)")
+        assert last_step(result)["attempts"] > 1
+
+    @pytest.mark.parametrize("length", [b"Content-Length: 99999999999\r\n", b""])
+    def test_endless_answer(self, length: bytes) -> None:
+        with answering(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n", 2**20 * b"x", endless=True) as url:
+            result = fails(url=url)
+        assert "the answer is not one of MLflow's" in result["msg"]
+        assert last_step(result)["attempts"] == 1
+
+    def test_something_else(self) -> None:
+        with answering(b"SSH-2.0-OpenSSH_9.2\r\n") as url:
+            result = fails(url=url)
+        assert "does not speak HTTP: check scheme and port in url" in result["msg"]
+        assert last_step(result)["attempts"] == 1
+
+    @pytest.mark.parametrize("days, message", [("2", "self-signed certificate"), ("-1", "expired")])
+    def test_bad_certificate(self, tmp_path: Path, days: str, message: str) -> None:
+        key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
+        names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+        for make in (
+            ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", f"{certificate}.draft", *names],
+            ["x509", "-in", f"{certificate}.draft", "-signkey", key, "-days", days, "-out", certificate],
+        ):
+            subprocess.run(["openssl", *make], check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        with answering(b"HTTP/1.1 200 OK\r\n\r\nOK", tls=context) as url:
+            result = fails(url=url, depth="liveness", **({"ca_path": certificate} if message == "expired" else {}))
+            passes(url=url, depth="liveness", validate_certs=False)
+        assert message in result["msg"].replace("self signed", "self-signed") and "give its CA's certificate in ca_path" in result["msg"]
+        assert last_step(result)["attempts"] == 1
+
+
 class TestFailsMidway:
     """Whatever goes wrong in a round trip, nothing that a user could see stays behind."""
 
@@ -479,7 +566,23 @@ class TestFailsMidway:
     def test_no_experiment(self, nginx: Nginx, untouched: None) -> None:
         result = fails(url=f"{nginx.plain}/empty-api", depth="roundtrip")
         assert "experiment: the answer is not one of MLflow's" in result["msg"]
+        assert "run: the answer is not one of MLflow's" in fails(url=f"{nginx.plain}/odd-api", depth="roundtrip")["msg"]
         assert result["left_behind"][0].startswith("perhaps experiment mlflow-health-")
+
+    @pytest.mark.parametrize("path, step", [("runs/create", "run"), ("runs/log-batch", "log"), ("experiments/delete", "cleanup")])
+    def test_server_that_dies(self, mlflow_server: Mlflow, path: str, step: str) -> None:
+        """It cannot clean up there any more: what is left is named, and the first round trip after an hour removes it."""
+        with losing_one_answer(mlflow_server, f"POST /api/2.0/mlflow/{path}", for_good=True) as port:
+            result = fails(url=f"http://127.0.0.1:{port}", depth="roundtrip", timeout=4)
+        assert f"{step}: 127.0.0.1 port {port} does not answer" in result["msg"]
+        (experiment,) = mlflow_server.experiments("ALL" if step == "cleanup" else "ACTIVE_ONLY").keys() & {
+            left.split()[-1] for left in result["left_behind"]
+        }
+        assert f"Left behind: experiment {experiment}" in result["msg"]
+        with closing(sqlite3.connect(mlflow_server.database, timeout=10, isolation_level=None)) as connection:
+            connection.execute("UPDATE experiments SET creation_time = 1 WHERE experiment_id = ?", (experiment,))
+        passes(unix_socket=str(mlflow_server.socket), depth="roundtrip")
+        assert not mlflow_server.experiments() and not mlflow_server.artifact_tree()
 
     def test_earlier_leftovers_are_swept(self, mlflow_server: Mlflow, untouched: None) -> None:
         """What a killed module leaves is removed by the next one, once nobody can be at it any more."""
@@ -513,8 +616,8 @@ def leave_behind(server: Mlflow) -> str:
 
 
 @contextmanager
-def losing_one_answer(server: Mlflow, request_line: str) -> Iterator[int]:
-    """A port that leads to MLflow, but drops the first answer to such a request."""
+def losing_one_answer(server: Mlflow, request_line: str, for_good: bool = False) -> Iterator[int]:
+    """A port that leads to MLflow, but drops the first answer to such a request, or every answer from then on."""
     lost = False
 
     def serve(client: socket.socket) -> None:
@@ -525,7 +628,7 @@ def losing_one_answer(server: Mlflow, request_line: str) -> Iterator[int]:
             upstream.sendall(begin)
             threading.Thread(target=pump, args=(client, upstream), daemon=True).start()
             answer = b"".join(iter(lambda: upstream.recv(65536), b""))
-            if not lost and begin.startswith(request_line.encode()):
+            if (lost and for_good) or (not lost and begin.startswith(request_line.encode())):
                 lost = True
             else:
                 client.sendall(answer)
