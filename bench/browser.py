@@ -44,7 +44,7 @@ class Browser:
                 if time.monotonic() > deadline:
                     return None
                 time.sleep(0.005)
-        text, _, self.rest = self.rest.partition(b"\0")
+        text, _nul, self.rest = self.rest.partition(b"\0")
         return json.loads(text)
 
     def call(self, method, session=None, **params):

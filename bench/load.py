@@ -76,7 +76,7 @@ def api(plan):
         rounds = {name: [] for name in cell["servers"]}
         for name in rounds:
             wrk(plan["servers"][name], cell["call"], cell["clients"], 1)  # warm
-        for _ in range(plan["rounds"]):
+        for _count in range(plan["rounds"]):
             for name, results in rounds.items():
                 results.append(wrk(plan["servers"][name], cell["call"], cell["clients"], cell.get("seconds", plan["seconds"])))
         yield {"call": cell["call"], "clients": cell["clients"], "rounds": rounds}
@@ -87,7 +87,7 @@ def commits(plan):
     for clients in plan["clients"]:
         command = ["pgbench", "--no-vacuum", f"--file={HERE}/commit.sql", f"--client={clients}", f"--time={plan['seconds']}", "postgres"]
         found = []
-        for _ in range(plan["rounds"]):
+        for _count in range(plan["rounds"]):
             output = subprocess.run(["runuser", "-u", "postgres", "--", *command], check=True, cwd="/", capture_output=True, text=True).stdout
             found.append(float(re.search(r"tps = ([\d.]+)", output)[1]))
         yield {"clients": clients, "rounds": found}
@@ -97,7 +97,7 @@ def artifacts(plan):
     """One large file and many small ones, up and down; the raw server has what the first one stored."""
     large, small = HERE / "large.bin", HERE / "small.bin"
     with large.open("wb") as file:
-        for _ in range(plan["mib"]):
+        for _count in range(plan["mib"]):
             file.write(os.urandom(1 << 20))
     small.write_bytes(os.urandom(100_000))
     several, quiet = ("--parallel", "--parallel-max", "8"), ("--output", "/dev/null")
@@ -129,7 +129,7 @@ def artifacts(plan):
 def assets(plan):
     """The files of the interface, over six connections as a browser opens them."""
     found = {name: [] for name in plan["servers"]}
-    for _ in range(plan["rounds"]):
+    for _count in range(plan["rounds"]):
         for name, server in plan["servers"].items():
             urls = [part for path in plan["paths"] for part in ("--output", "/dev/null", server["url"] + path)]
             found[name].append(curl(server, "--parallel", "--parallel-max", "6", "--header", "Accept-Encoding: gzip, deflate, br, zstd", *urls))

@@ -168,7 +168,7 @@ PSS in MB: what is shared counts once.
         [f"MLflow, {when} ({of['ours']['processes']} and {of['tutorial']['processes']} processes)", of["ours"]["mb"], of["tutorial"]["mb"],
          of["tutorial"]["mb"] / of["ours"]["mb"]] for when, of in (("idle", idle), ("after the load", loaded))),
         *([f"everything on the host, {when}", of["host"], "", ""] for when, of in (("idle", idle), ("after the load", loaded))),
-        ), "\n## API\n", api_table(results)]
+    ), "\n## API\n", api_table(results)]
 
     rows = [[call, *(results.api(call, 1, name, "p50") for name in ("ours", "keepalive", "tutorial"))] for call in SMALL_CALLS]
     parts += ["""
@@ -177,7 +177,10 @@ one client:
 
 """, table(["call", "this deployment", "tutorial, keepalive", "tutorial"], *rows)]
 
-    rows = [[f"{call}, 8 clients", *(results.api(call, 8, name, "rate") for name in ("ours", "tutorial", "bcrypt"))] for call in ("static file", "get experiment")]
+    rows = [
+        [f"{call}, 8 clients", *(results.api(call, 8, name, "rate") for name in ("ours", "tutorial", "bcrypt"))]
+        for call in ("static file", "get experiment")
+    ]
     parts += ["""
 ## Password check
 Requests per second. nginx computes the hash for each request where it does not remember the answer.
@@ -203,7 +206,8 @@ Seconds, one client for the large file, eight for the small ones. "nginx alone" 
         rows.append([label, ours, theirs, raw, theirs / ours])
     parts += [table(["", "this deployment", "tutorial", "nginx alone", "×"], *rows), f"""
 ## Interface
-First load: Chromium with an empty cache, from a second host; and the {len({asset["path"] for asset in data["browser"]["tutorial"][0]["assets"]})} files that it asks for,
+First load: Chromium with an empty cache, from a second host;
+and the {len({asset["path"] for asset in data["browser"]["tutorial"][0]["assets"]})} files that it asks for,
 fetched over six connections with its Accept-Encoding.
 
 """]
@@ -249,7 +253,7 @@ def svg(results):
             for target in targets(results) if target.unit == "×"]
     top, left, right, height = 46, 400, 60, 22
     width = 900
-    low, high = min(0.5, *(value for _, value, _ in bars)), 2 * max(max(value, goal) for _, value, goal in bars)
+    low, high = min(0.5, *(value for _name, value, _goal in bars)), 2 * max(max(value, goal) for _name, value, goal in bars)
 
     def place(value):
         return left + (width - left - right) * math.log(value / low) / math.log(high / low)
@@ -257,7 +261,8 @@ def svg(results):
     def label(target):
         text = target.what.replace(": times smaller than the tutorial's", "").replace(": times lower than the tutorial's", "")
         text = text.replace(", times faster than the typed commands", "").replace(", times faster", "").replace(", ".join(SMALL_CALLS), "small calls")
-        return text.replace(", against the tutorial's with kept upstream connections", "").replace("the same (small calls)", "the same, tutorial with keepalive")
+        text = text.replace(", against the tutorial's with kept upstream connections", "")
+        return text.replace("the same (small calls)", "the same, tutorial with keepalive")
 
     bottom = top + height * len(bars)
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 34}" font-family="sans-serif" font-size="12" fill="#222">',

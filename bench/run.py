@@ -105,7 +105,7 @@ def deploy(**variables):
 def type_tutorial(host, version):
     """Type the tutorial's commands: how long they took, and each step of them."""
     marks = re.findall(r"^step (\w+) ([\d.]+)$", script(host, "tutorial.sh", version), re.MULTILINE)
-    steps = {name: float(end) - float(start) for (name, start), (_, end) in zip(marks, marks[1:])}
+    steps = {name: float(end) - float(start) for (name, start), (_next, end) in zip(marks, marks[1:])}
     return {"seconds": sum(steps.values()), "steps": steps}
 
 
@@ -172,7 +172,7 @@ def measure(what, **plan):
 
 def wait_until_healthy(unit, address):
     question = f"import urllib.request as u; print(u.urlopen('http://{address}/health').status)"
-    for _ in range(300):
+    for _count in range(300):
         if "200" in subprocess.run(["podman", "exec", SERVER, "python3", "-c", question], check=False, capture_output=True, text=True).stdout:
             return
         time.sleep(0.2)

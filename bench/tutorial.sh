@@ -66,4 +66,4 @@ for _ in $(seq 600); do
   sleep 0.2
 done
 python3 -c 'import urllib.request as u; u.urlopen("http://127.0.0.1:5000/health")'
-step done
+step 'done'

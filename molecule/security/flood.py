@@ -83,7 +83,7 @@ async def main(host: str, port: str, scheme: str) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # who the server is, is no question here
     groups = json.load(sys.stdin)
-    results: list[list] = [[] for _ in groups]
+    results: list[list] = [[] for _count in groups]
     start = time.monotonic()
     await asyncio.gather(
         *(client(group, number, host, int(port), context, start, results[place]) for place, group in enumerate(groups) for number in range(group["count"]))

@@ -63,7 +63,7 @@ class Client:
 
     def one(self, raw: bytes) -> bytes:
         """One answer, on a connection that goes on where it can."""
-        for _ in range(2):
+        for _count in range(2):
             fresh = self.connection is None
             try:
                 if fresh:
@@ -79,7 +79,7 @@ class Client:
             self.close()  # the server had ended it meanwhile
         if self.connection is None:
             return b""
-        head, _, rest = self.unread.partition(b"\r\n\r\n")
+        head, _blank, rest = self.unread.partition(b"\r\n\r\n")
         length = re.search(rb"\r\ncontent-length: *([0-9]+)", head, re.IGNORECASE)
         size = 0 if raw.startswith(b"HEAD ") or not length else int(length[1])
         try:

@@ -23,7 +23,7 @@ HONEST = request("GET", SEARCH, GOOD, CLOSE)
 @pytest.fixture(scope="module")
 def addresses() -> Iterator[list[str]]:
     """More addresses of the client host."""
-    own, *_ = on(CLIENT, "sh", "-c", "ip -4 -o addr show dev eth0 | sed 's/.* inet //; s/ .*//'").split()
+    own, *_rest = on(CLIENT, "sh", "-c", "ip -4 -o addr show dev eth0 | sed 's/.* inet //; s/ .*//'").split()
     prefix, length = own.rsplit(".", 1)[0], own.split("/")[1]
     more = [f"{prefix}.{number}" for number in range(200, 216)]
     command = f"for address in {' '.join(more)}; do ip addr %s $address/{length} dev eth0; done"
@@ -52,17 +52,17 @@ def meanwhile(*groups: dict) -> Iterator[subprocess.Popen]:
 
 def told(results: list) -> str:
     """Share of the honest requests that were answered well, and how long they took."""
-    good = sum(status == 200 for status, *_ in results)
-    seconds = sorted(seconds for _, seconds, _ in results)
+    good = sum(status == 200 for status, *_rest in results)
+    seconds = sorted(seconds for _status, seconds, _size in results)
     return f"{good}/{len(results)} answered, p50 {statistics.median(seconds) * 1000:.0f} ms, p95 {p95(results) * 1000:.0f} ms"
 
 
 def p95(results: list) -> float:
-    return sorted(seconds for _, seconds, _ in results)[int(len(results) * 0.95)]
+    return sorted(seconds for _status, seconds, _size in results)[int(len(results) * 0.95)]
 
 
 def all_good(results: list) -> bool:
-    return {status for status, *_ in results} == {200}
+    return {status for status, *_rest in results} == {200}
 
 
 def fresh(number: int) -> str:
@@ -100,14 +100,17 @@ def test_flood_of_wrong_passwords(addresses):
     refused = Counter(int(line.split('" ')[1].split()[0]) for line in lines if line.split()[0] in addresses[8:])
     FIGURES.append(f"honest clients before the flood: {told(before)}; a first login: {hash_seconds:.1f} s")
     FIGURES.append(f"honest clients during it: {told(during)}")
-    FIGURES.append(f"first logins during it: {sum(status == 200 for status, *_ in first)}/{len(first)}, after {', '.join(f'{seconds:.1f}' for _, seconds, _ in first)} s")
+    FIGURES.append(
+        f"first logins during it: {sum(status == 200 for status, *_rest in first)}/{len(first)}, "
+        f"after {', '.join(f'{seconds:.1f}' for _status, seconds, _size in first)} s"
+    )
     FIGURES.append(f"wrong passwords from {len(addresses[8:])} addresses: {refused[401]} looked at, {refused[429]} not")
     assert all_good(during)
     # A worker of nginx that computes a hash does nothing else meanwhile; how long that takes is the machine's.
-    assert statistics.median(seconds for _, seconds, _ in during) < max(1, 2 * hash_seconds)
+    assert statistics.median(seconds for _status, seconds, _size in during) < max(1, 2 * hash_seconds)
     assert p95(during) < max(5, 20 * hash_seconds)
     assert all_good(first)
-    assert max(seconds for _, seconds, _ in first) < max(30, 60 * hash_seconds)
+    assert max(seconds for _status, seconds, _size in first) < max(30, 60 * hash_seconds)
     assert refused[401] <= 3 * (time.monotonic() - began) + 60, "two a second and one of all suspects, and some at once"
     assert refused.keys() <= {400, 401, 408, 429, 499} and refused[401] > 0
 
@@ -116,7 +119,12 @@ def test_slow_requests_do_not_reach_mlflow(addresses):
     """Neither those without an end to their headers nor those without one to their body."""
     known_to_every_worker()
     headers = {"count": 60, "sources": addresses[8:], "requests": [f"GET / HTTP/1.1\r\nHost: {DOMAIN}\r\n" + "X: y\r\n" * 30], "slow": 4}
-    bodies = {"count": 60, "sources": addresses[8:], "requests": [request("POST", SEARCH, GOOD, "Content-Type: application/json", CLOSE, body=" " * 600)], "slow": 300}
+    bodies = {
+        "count": 60,
+        "sources": addresses[8:],
+        "requests": [request("POST", SEARCH, GOOD, "Content-Type: application/json", CLOSE, body=" " * 600)],
+        "slow": 300,
+    }
     with tap() as mlflow, meanwhile(headers, {**bodies, "slow": 8}):
         time.sleep(4)
         mlflow.take()
@@ -136,15 +144,21 @@ def test_slow_headers_are_cut_off():
     else:
         seconds = 25
     (results,) = clients({"count": 5, "requests": [f"GET / HTTP/1.1\r\nHost: {DOMAIN}\r\n" + "X: y\r\n" * 1000], "slow": 4})
-    assert {status for status, *_ in results} <= {0, 408}
-    assert max(duration for _, duration, _ in results) < seconds
-    FIGURES.append(f"slow headers are cut off after {max(duration for _, duration, _ in results):.0f} s")
+    assert {status for status, *_rest in results} <= {0, 408}
+    assert max(duration for _status, duration, _size in results) < seconds
+    FIGURES.append(f"slow headers are cut off after {max(duration for _status, duration, _size in results):.0f} s")
 
 
 def test_slow_readers_and_uploads_hold_no_worker(addresses):
     """An artifact that trickles in costs MLflow a connection, no thread: ordinary requests go on beside more of them than it has threads."""
     known_to_every_worker()
-    on(SERVER, "sh", "-c", "mkdir -p /var/lib/mlflow/artifacts/0/floods && head -c 50000000 /dev/urandom >/var/lib/mlflow/artifacts/0/floods/big && chown -R mlflow:mlflow /var/lib/mlflow/artifacts/0/floods")
+    on(
+        SERVER,
+        "sh",
+        "-c",
+        "mkdir -p /var/lib/mlflow/artifacts/0/floods && head -c 50000000 /dev/urandom >/var/lib/mlflow/artifacts/0/floods/big"
+        " && chown -R mlflow:mlflow /var/lib/mlflow/artifacts/0/floods",
+    )
     uploads = {"count": 60, "sources": addresses[8:], "requests": [request("PUT", f"{UPLOAD}/slow@", GOOD, CLOSE, body="x" * 100000)], "slow": 1000}
     readers = {"count": 60, "sources": addresses[8:], "requests": [request("GET", f"{UPLOAD}/big", GOOD, CLOSE)], "slow": 1000}
     with meanwhile(uploads, readers):
@@ -153,7 +167,10 @@ def test_slow_readers_and_uploads_hold_no_worker(addresses):
         (upload,) = clients({"count": 1, "sources": addresses[:1], "requests": [request("PUT", f"{UPLOAD}/quick", GOOD, CLOSE, body="y" * 2000000)]})
         held = at_mlflow()
     on(SERVER, "rm", "-r", "/var/lib/mlflow/artifacts/0/floods")
-    FIGURES.append(f"honest clients beside 60 slow uploads and 60 slow downloads: {told(during)}; an upload of 2 MB in {upload[0][1]:.1f} s; connections held at MLflow: {held}")
+    FIGURES.append(
+        f"honest clients beside 60 slow uploads and 60 slow downloads: {told(during)}; "
+        f"an upload of 2 MB in {upload[0][1]:.1f} s; connections held at MLflow: {held}"
+    )
     assert held >= 60
     assert held < 120, "downloads are sent by nginx alone"
     assert all_good(during)
@@ -166,7 +183,7 @@ def test_slow_upload_arrives_whole(addresses):
     body = "".join(chr(ord("a") + number % 26) for number in range(20000))
     (results,) = clients({"count": 3, "requests": [request("PUT", f"{UPLOAD}/line@", GOOD, CLOSE, body=body)], "slow": 1500})
     assert all_good(results)
-    assert min(seconds for _, seconds, _ in results) > 12
+    assert min(seconds for _status, seconds, _size in results) > 12
     on(SERVER, "sh", "-c", "rm -r /var/lib/mlflow/artifacts/0/floods")
 
 
@@ -177,7 +194,7 @@ def test_one_address_has_so_many_requests_at_once(addresses):
         time.sleep(5)
         (same,) = clients({"count": 1, "sources": addresses[8:9], "requests": [HONEST] * 5})
         (other,) = clients({"count": 1, "sources": addresses[:1], "requests": [HONEST] * 5})
-    assert {status for status, *_ in same} == {429}
+    assert {status for status, *_rest in same} == {429}
     assert all_good(other)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from attack import CLIENT, DOMAIN, FIGURES, GOOD, NOBODY, PORT, SCHEME, SERVER, WRONG, Tap, on, request, send, statuses, tap
+from attack import DOMAIN, FIGURES, GOOD, NOBODY, SCHEME, SERVER, WRONG, Tap, on, request, send, statuses, tap
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "MKCOL", "COPY", "LOCK", "SEARCH", "INVENTED"]
@@ -26,7 +26,7 @@ def paths() -> list[str]:
     """A path for each rule of the MLflow that is deployed."""
     python = ["runuser", "-u", "mlflow", "--", "/opt/mlflow/current/bin/python", "-W", "ignore", "-c", (ROOT / "tests/routes.py").read_text()]
     routes = json.loads(on(SERVER, "env", "OPENBLAS_NUM_THREADS=1", "MLFLOW_DISABLE_TELEMETRY=true", *python).split("ROUTES ", 1)[1])
-    rules = {rule for kind in ("flask", "native") for _, rule in routes[kind]}
+    rules = {rule for kind in ("flask", "native") for _method, rule in routes[kind]}
     found = sorted({re.sub(r"[<{][^>}]+[>}]", "x", rule) for rule in rules} - {"/health"})
     assert len(found) > 200
     assert {"/", "/graphql", "/version", "/v1/traces", SEARCH, ARTIFACTS + "/x"} <= set(found)
@@ -142,7 +142,9 @@ def test_every_route_by_every_method_without_a_password(paths, mlflow):
         f"{len(paths)} routes x {len(METHODS)} methods, no password", [request(method, path) for path in paths for method in METHODS], mlflow, {401}
     )
     assert seen[401] == len(paths) * len(METHODS)
-    refused(f"{len(paths)} routes x {len(ODD_METHODS)} odd methods", [request(method, path) for path in paths for method in ODD_METHODS], mlflow, {400, 401, 405})
+    refused(
+        f"{len(paths)} routes x {len(ODD_METHODS)} odd methods", [request(method, path) for path in paths for method in ODD_METHODS], mlflow, {400, 401, 405}
+    )
 
 
 def test_every_route_with_a_wrong_password(paths, mlflow):
@@ -160,7 +162,9 @@ def test_every_route_in_every_encoding(paths, mlflow):
 
 def test_odd_requests(mlflow):
     """Requests that two servers could read differently, to each kind of route."""
-    refused("odd requests", [odd for target in TARGETS for odd in odd_requests(target)], mlflow, {400, 401, 403, 404, 405, 408, 411, 413, 414, 421, 429, 501, 505})
+    refused(
+        "odd requests", [odd for target in TARGETS for odd in odd_requests(target)], mlflow, {400, 401, 403, 404, 405, 408, 411, 413, 414, 421, 429, 501, 505}
+    )
 
 
 def odd_requests(path: str) -> list[str]:
@@ -186,7 +190,8 @@ def odd_requests(path: str) -> list[str]:
         f"GET {path} HTTP/1.1\r\nHost: evil.example\r\nHost: {DOMAIN}\r\n{close}\r\n\r\n",
         *(request("GET", path, close, host=host) for host in (
             "", "evil.example", "localhost", "127.0.0.1", "[::1]", f"mlflow:x@{DOMAIN}", f"{DOMAIN}@evil.example", f"{DOMAIN}.", DOMAIN.upper(),
-            f"{DOMAIN}:99999", f"{DOMAIN}:x", f"{DOMAIN}/health", f"{DOMAIN} evil.example", f"{DOMAIN},evil.example", f"{DOMAIN}\x00", "unix:/run/mlflow/mlflow.sock", "*", "_",
+            f"{DOMAIN}:99999", f"{DOMAIN}:x", f"{DOMAIN}/health", f"{DOMAIN} evil.example", f"{DOMAIN},evil.example",
+            f"{DOMAIN}\x00", "unix:/run/mlflow/mlflow.sock", "*", "_",
         )),
         f"GET {SCHEME}://evil.example{path} HTTP/1.1\r\nHost: {DOMAIN}\r\n{close}\r\n\r\n",
         f"GET {SCHEME}://{DOMAIN}{path} HTTP/1.1\r\nHost: evil.example\r\n{close}\r\n\r\n",
@@ -202,35 +207,39 @@ def odd_requests(path: str) -> list[str]:
         )),
         # passwords that are none
         *(request("GET", path, f"Authorization: {value}", close) for value in (
-            "", "Basic", "Basic ", "Basic Og==", "Basic Om1sZmxvdw==", "Basic bWxmbG93", "Basic bWxmbG93Og==", "Basic bWxmbG93OgA=", "Basic \xff", "basic bWxmbG93Og==",
+            "", "Basic", "Basic ", "Basic Og==", "Basic Om1sZmxvdw==", "Basic bWxmbG93", "Basic bWxmbG93Og==",
+            "Basic bWxmbG93OgA=", "Basic \xff", "basic bWxmbG93Og==",
             "Bearer bWxmbG93", "Digest username=mlflow", "Negotiate x", "Basic " + "QUFB" * 2000,
         )),
         request("GET", path, "Authorization: Basic bWxmbG93Og==", "Authorization: Basic Og==", close),
         # bodies whose end is disputed: what follows must not become a request of its own that nobody checked
-        *(request(method, target, close, *headers) + body
-          for method in ("POST", "PUT", "GET")
-          for target in (path, "/health")
-          for headers, body in (
-              ([length.replace(str(len(inner)), "0"), chunked], chunks),
-              ([chunked, "Content-Length: 4"], f"0\r\n\r\n{inner}\r\n\r\n"),
-              (["Transfer-Encoding: xchunked"], chunks),
-              (["Transfer-Encoding : chunked"], chunks),
-              (["Transfer-Encoding:\tchunked"], chunks),
-              (["Transfer-Encoding: chunked, identity"], chunks),
-              (["Transfer-Encoding: identity, chunked"], chunks),
-              ([chunked, chunked], chunks),
-              (["Transfer-Encoding:\r\n chunked"], chunks),
-              (["X: y\nTransfer-Encoding: chunked"], chunks),
-              (["Content-Length: 0", length], inner),
-              (["Content-Length: +4"], inner),
-              (["Content-Length: -1"], inner),
-              (["Content-Length: 0x10"], inner),
-              (["Content-Length: 4, 4"], inner),
-              ([f"Content-Length: {1 << 64}"], inner),
-              ([chunked], f"ffffffffffffffff\r\n{inner}"),
-              ([chunked], f"5;{'x' * 100}\r\nhello\r\n0\r\n\r\n{inner}\r\n\r\n"),
-              ([chunked], f"0\n\n{inner}\r\n\r\n"),
-          ) if not (target == "/health" and method == "GET")),
+        *(
+            request(method, target, close, *headers) + body
+            for method in ("POST", "PUT", "GET")
+            for target in (path, "/health")
+            for headers, body in (
+                ([length.replace(str(len(inner)), "0"), chunked], chunks),
+                ([chunked, "Content-Length: 4"], f"0\r\n\r\n{inner}\r\n\r\n"),
+                (["Transfer-Encoding: xchunked"], chunks),
+                (["Transfer-Encoding : chunked"], chunks),
+                (["Transfer-Encoding:\tchunked"], chunks),
+                (["Transfer-Encoding: chunked, identity"], chunks),
+                (["Transfer-Encoding: identity, chunked"], chunks),
+                ([chunked, chunked], chunks),
+                (["Transfer-Encoding:\r\n chunked"], chunks),
+                (["X: y\nTransfer-Encoding: chunked"], chunks),
+                (["Content-Length: 0", length], inner),
+                (["Content-Length: +4"], inner),
+                (["Content-Length: -1"], inner),
+                (["Content-Length: 0x10"], inner),
+                (["Content-Length: 4, 4"], inner),
+                ([f"Content-Length: {1 << 64}"], inner),
+                ([chunked], f"ffffffffffffffff\r\n{inner}"),
+                ([chunked], f"5;{'x' * 100}\r\nhello\r\n0\r\n\r\n{inner}\r\n\r\n"),
+                ([chunked], f"0\n\n{inner}\r\n\r\n"),
+            )
+            if not (target == "/health" and method == "GET")
+        ),
         f"GET {path} HTTP/1.1\nHost: {DOMAIN}\n{close}\n\n",
         f"GET {path} HTTP/1.1\rHost: {DOMAIN}\r{close}\r\r",
         f"\r\n\r\nGET {path} HTTP/1.1\r\nHost: {DOMAIN}\r\n{close}\r\n\r\n",
@@ -272,9 +281,33 @@ def test_only_health_is_open(mlflow):
 
     closed = [request(method, "/health") for method in METHODS if method not in ("GET", "HEAD")]
     refused("/health by other methods", closed, mlflow, {403, 405})
-    near = ["/health/", "/healthz", "/Health", "/HEALTH", "/health.", "/health%20", "/health%00", "/health;", "/health;x", "/health%2f", "/health/.", "/health/x", "/health%3f", "/health\\"]
+    near = [
+        "/health/",
+        "/healthz",
+        "/Health",
+        "/HEALTH",
+        "/health.",
+        "/health%20",
+        "/health%00",
+        "/health;",
+        "/health;x",
+        "/health%2f",
+        "/health/.",
+        "/health/x",
+        "/health%3f",
+        "/health\\",
+    ]
     refused("paths like /health", [request("GET", target) for target in near], mlflow, {400, 401})
-    same = ["//health", "/./health", "/x/../health", "/gateway/x/../../health", "/%68ealth", "/health%2f..%2fhealth", "/health#x", f"{SCHEME}://{DOMAIN}/health"]
+    same = [
+        "//health",
+        "/./health",
+        "/x/../health",
+        "/gateway/x/../../health",
+        "/%68ealth",
+        "/health%2f..%2fhealth",
+        "/health#x",
+        f"{SCHEME}://{DOMAIN}/health",
+    ]
     assert {tuple(statuses(answer)) for answer in send(request("GET", target) for target in same)} == {(200,)}
     assert {bytes_.split("\r\n")[0] for bytes_ in mlflow.take()} == {"GET /health HTTP/1.1"}
 
@@ -297,7 +330,9 @@ def test_what_clients_claim_about_themselves_does_not_reach_mlflow(mlflow):
 
 def test_assistant_is_for_clients_on_the_server_itself(mlflow):
     """It runs programs there."""
-    answers = send(request("POST", "/ajax-api/3.0/mlflow/assistant/skills/install", GOOD, *more) for more in ([], ["X-Forwarded-For: 127.0.0.1"], ["X-Forwarded-For: ::1"]))
+    answers = send(
+        request("POST", "/ajax-api/3.0/mlflow/assistant/skills/install", GOOD, *more) for more in ([], ["X-Forwarded-For: 127.0.0.1"], ["X-Forwarded-For: ::1"])
+    )
     assert [statuses(answer) for answer in answers] == [[403]] * 3, answers
 
 
@@ -311,16 +346,31 @@ ORIGIN = f"{SCHEME}://{DOMAIN}"
 
 
 def test_foreign_origin_changes_nothing(mlflow):
-    origins = ["https://evil.example", f"{ORIGIN}.evil.example", f"https://evil{DOMAIN}", f"https://{DOMAIN}@evil.example", "null", "file://", "http://localhost.evil.example"]
+    origins = [
+        "https://evil.example",
+        f"{ORIGIN}.evil.example",
+        f"https://evil{DOMAIN}",
+        f"https://{DOMAIN}@evil.example",
+        "null",
+        "file://",
+        "http://localhost.evil.example",
+    ]
     methods = ["POST", "PUT", "PATCH", "DELETE"]
-    sent = [request(method, path, GOOD, f"Origin: {origin}", "Content-Type: application/json", "Connection: close") for origin in origins for path in TARGETS for method in methods]
+    sent = [
+        request(method, path, GOOD, f"Origin: {origin}", "Content-Type: application/json", "Connection: close")
+        for origin in origins
+        for path in TARGETS
+        for method in methods
+    ]
     answers = send(sent)
     seen = Counter(statuses(answer)[0] for answer in answers)
     assert set(seen) == {403, 405}, "blocked, or no such method at all"
     assert [answer for answer in answers if statuses(answer) == [403] and "Cross-origin request blocked" not in answer] == []
     assert {tuple(statuses(answer)) for sent_, answer in zip(sent, answers, strict=True) if sent_.startswith("POST " + SEARCH)} == {(403,)}
     FIGURES.append(f"foreign origins, right password: {len(sent)} changes tried, {seen[403]} x 403, {seen[405]} x 405")
-    assert [statuses(answer) for answer in send([request("POST", SEARCH, GOOD, f"Origin: {ORIGIN}", "Content-Type: application/json", body='{"max_results": 1}')])] == [[200]]
+    assert [
+        statuses(answer) for answer in send([request("POST", SEARCH, GOOD, f"Origin: {ORIGIN}", "Content-Type: application/json", body='{"max_results": 1}')])
+    ] == [[200]]
 
 
 def test_preflight_lets_no_foreign_origin_in(mlflow):
@@ -360,8 +410,10 @@ def planted():
 def traversals() -> list[str]:
     """Paths that lead from the artifacts to the planted files, or to files of the system, if anybody follows them."""
     ups = [
-        "../", "..%2f", "..%2F", "%2e%2e/", "%2e%2e%2f", ".%2e/", "%252e%252e/", "%252e%252e%252f", "..%252f", "%25252e%25252e%25252f", "..%5c", "..\\", "%2e%2e%5c", "..%255c",
-        "..%c0%af", "%c0%ae%c0%ae/", "%c0%ae%c0%ae%c0%af", "%uff0e%uff0e/", "%ef%bc%8e%ef%bc%8e%ef%bc%8f", "..%e2%88%95", "..;/", "....//", "..././", "..%00/", "..%0a/", "..%0d/", "..//",
+        "../", "..%2f", "..%2F", "%2e%2e/", "%2e%2e%2f", ".%2e/", "%252e%252e/", "%252e%252e%252f", "..%252f",
+        "%25252e%25252e%25252f", "..%5c", "..\\", "%2e%2e%5c", "..%255c",
+        "..%c0%af", "%c0%ae%c0%ae/", "%c0%ae%c0%ae%c0%af", "%uff0e%uff0e/", "%ef%bc%8e%ef%bc%8e%ef%bc%8f",
+        "..%e2%88%95", "..;/", "....//", "..././", "..%00/", "..%0a/", "..%0d/", "..//",
         ".%00./", "..%09/", "%20../", "../.%2f", "./../", ".%2f../",
     ]
     targets = ["outside.txt", "artifacts-evil/x.txt", "../../../etc/passwd", "../../../etc/mlflow/mlflow.env"]
@@ -372,8 +424,32 @@ def traversals() -> list[str]:
                 found.append(up * depth + target)
         found.append("0/links/" + up * 3 + "outside.txt")
     for absolute in ("/etc/passwd", OUTSIDE[0]):
-        found += [absolute, "/" + absolute, "%2f" + absolute[1:], "%252f" + absolute[1:], "//" + absolute, "file://" + absolute, "file:" + absolute, "file%3a%2f%2f" + absolute, "%00" + absolute, "C:" + absolute, "\\\\" + absolute]
-    found += [f"0/links/{name}" for name in ("file", "directory/outside.txt", "directory/artifacts-evil/x.txt", "etc/passwd", "directory", "etc", "file%00", "directory/%2e/outside.txt")]
+        found += [
+            absolute,
+            "/" + absolute,
+            "%2f" + absolute[1:],
+            "%252f" + absolute[1:],
+            "//" + absolute,
+            "file://" + absolute,
+            "file:" + absolute,
+            "file%3a%2f%2f" + absolute,
+            "%00" + absolute,
+            "C:" + absolute,
+            "\\\\" + absolute,
+        ]
+    found += [
+        f"0/links/{name}"
+        for name in (
+            "file",
+            "directory/outside.txt",
+            "directory/artifacts-evil/x.txt",
+            "etc/passwd",
+            "directory",
+            "etc",
+            "file%00",
+            "directory/%2e/outside.txt",
+        )
+    ]
     found += ["0/links/inside.txt" + up + "outside.txt" for up in ("/../../../../", "%00/../../../../", "/..%2f..%2f..%2f..%2f")]
     return found
 
@@ -381,7 +457,11 @@ def traversals() -> list[str]:
 def test_traversal_finds_nothing(mlflow, planted):
     experiments = send([request("GET", SEARCH.replace("search", "get") + "?experiment_id=0", GOOD)])
     assert statuses(experiments[0]) == [200]
-    run = json.loads(send([request("POST", "/api/2.0/mlflow/runs/create", GOOD, "Content-Type: application/json", body='{"experiment_id": "0", "start_time": 1}')])[0].split("\r\n\r\n", 1)[1])["run"]["info"]["run_id"]
+    run = json.loads(
+        send([request("POST", "/api/2.0/mlflow/runs/create", GOOD, "Content-Type: application/json", body='{"experiment_id": "0", "start_time": 1}')])[0].split(
+            "\r\n\r\n", 1
+        )[1]
+    )["run"]["info"]["run_id"]
     paths = traversals()
     sent = []
     for path in paths:
@@ -402,12 +482,23 @@ def test_traversal_finds_nothing(mlflow, planted):
     # MLflow deletes through a directory's link. Whoever can plant one on the server can delete what it leads to as well.
     sent += [request("DELETE", f"{ARTIFACTS}/{path}", GOOD) for path in paths if not path.startswith(("0/links/directory", "0/links/etc"))]
     answers = send(sent)
-    found = [(request_.split("\r\n")[0], answer[-200:]) for request_, answer in zip(sent, answers, strict=True) if MARKER in answer or "root:x:0" in answer or "MLFLOW_BACKEND" in answer]
+    found = [
+        (request_.split("\r\n")[0], answer[-200:])
+        for request_, answer in zip(sent, answers, strict=True)
+        if MARKER in answer or "root:x:0" in answer or "MLFLOW_BACKEND" in answer
+    ]
     assert found == []
-    listed = [(request_.split("\r\n")[0], answer[-200:]) for request_, answer in zip(sent, answers, strict=True) if re.search(r'"([^"]*/)?(outside\.txt|artifacts-evil|passwd)"', answer) and "is_dir" in answer]
+    listed = [
+        (request_.split("\r\n")[0], answer[-200:])
+        for request_, answer in zip(sent, answers, strict=True)
+        if re.search(r'"([^"]*/)?(outside\.txt|artifacts-evil|passwd)"', answer) and "is_dir" in answer
+    ]
     assert listed == []
     assert on(SERVER, "sh", "-c", PICTURE).split() == []
     assert [on(SERVER, "cat", path).strip() for path in OUTSIDE] == [MARKER] * 2
     assert not [answer for answer in answers if re.search("^x-accel-", answer.split("\r\n\r\n")[0], re.IGNORECASE | re.MULTILINE)]
-    FIGURES.append(f"path traversal, right password: {len(paths)} paths x {round(len(sent) / len(paths))} ways, {len(sent)} requests, 0 files found, 0 written, 0 deleted outside")
+    FIGURES.append(
+        f"path traversal, right password: {len(paths)} paths x {round(len(sent) / len(paths))} ways, {len(sent)} requests, "
+        "0 files found, 0 written, 0 deleted outside"
+    )
     assert "inside" in send([request("GET", f"{ARTIFACTS}/0/links/inside.txt", GOOD)])[0], "and what lies inside is found"

@@ -106,7 +106,8 @@ def test_temporary_files_are_its_own(host, inside):
 
 
 def test_no_devices(inside):
-    known = {"block", "char", "core", "fd", "full", "hugepages", "log", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"}
+    known = {"block", "char", "core", "fd", "full", "hugepages", "log", "mqueue", "null", "ptmx", "pts", "random", "shm"}
+    known |= {"stderr", "stdin", "stdout", "tty", "urandom", "zero"}
     assert set(inside("ls /dev").split()) <= known
 
 
@@ -190,4 +191,5 @@ def test_mlflow_works_inside(host, variables):
         assert int(host.check_output("pgrep --count --uid mlflow --full huey_consumer")) > 3
     since = properties(host)["ExecMainStartTimestamp"]
     said = host.check_output("journalctl --unit=mlflow --no-pager --since=%s", since.split(" ", 1)[1])
-    assert not re.search("Permission denied|Operation not permitted|Read-only file system|Traceback", said.replace("ignoring: Operation not permitted", "")), said
+    harmless = "ignoring: Operation not permitted"
+    assert not re.search("Permission denied|Operation not permitted|Read-only file system|Traceback", said.replace(harmless, "")), said

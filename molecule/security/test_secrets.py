@@ -147,7 +147,8 @@ def places(host) -> dict[str, str]:
         "journal": "journalctl --no-pager --output=export",
         "unit": "systemctl show mlflow.service; systemctl cat mlflow.service; systemctl status --full --lines=500 mlflow.service",
         "nginx": "nginx -T 2>&1; cat /var/log/nginx/*",
-        "processes": "for user in nobody www-data postgres; do runuser -u $user -- sh -c 'cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline' 2>/dev/null; done; true",
+        "processes": "for user in nobody www-data postgres; do runuser -u $user --"
+        " sh -c 'cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline' 2>/dev/null; done; true",
         "logs": "find /var/log -type f -exec cat {} +",
     }
 
@@ -203,7 +204,7 @@ def test_old_ones_are_gone(host, deployed):
 
 
 def test_nobody_else_may_read_them(host, deployed):
-    for needles, _, _ in deployed:
+    for needles, _output, _sampler in deployed:
         assert files(host, needles, "-perm -o+r") == dict.fromkeys(needles, set())
     for path in set.union(*ALLOWED.values()):
         found = host.file(path)
@@ -215,18 +216,18 @@ def test_nobody_else_may_read_them(host, deployed):
 def test_host_does_not_tell(host, deployed, place):
     said = host.run(places(host)[place]).stdout_bytes
     assert len(said) > 100
-    for needles, _, _ in deployed:
+    for needles, _output, _sampler in deployed:
         assert find(needles, said) == set()
 
 
 def test_ansible_does_not_tell(deployed):
-    for needles, output, _ in deployed:
+    for needles, output, _sampler in deployed:
         assert b"PLAY RECAP" in output
         assert find(needles, output) == set()
 
 
 def test_no_process_carries_them(deployed):
-    for _, _, sampler in deployed:
+    for _needles, _output, sampler in deployed:
         print(f"{sampler.processes} processes")
         assert set(sampler.arguments) == {"control"}, sampler.arguments
         assert set(sampler.environments) == ({"control"} if os.geteuid() == 0 else set()), sampler.environments

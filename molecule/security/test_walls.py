@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from attack import CLIENT, DOMAIN, FIGURES, GOOD, HERE, PORT, SCHEME, SERVER, USER, basic, on, python, request, send, statuses
+from attack import CLIENT, DOMAIN, FIGURES, GOOD, HERE, PORT, SCHEME, SERVER, USER, basic, on, python, request
 
 INVENTORY = os.environ["MLFLOW_TEST_INVENTORY"]
 VERSION = "/version"
@@ -41,7 +41,13 @@ def other(own) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def walls(own):
     # SSH on a port that nobody told the role, and a service that is nobody's business.
-    on(SERVER, "sh", "-ec", "DEBIAN_FRONTEND=noninteractive apt-get install --yes curl openssh-server >/dev/null; echo Port 2022 >/etc/ssh/sshd_config.d/port.conf; systemctl restart ssh")
+    on(
+        SERVER,
+        "sh",
+        "-ec",
+        "DEBIAN_FRONTEND=noninteractive apt-get install --yes curl openssh-server >/dev/null;"
+        " echo Port 2022 >/etc/ssh/sshd_config.d/port.conf; systemctl restart ssh",
+    )
     on(SERVER, "sh", "-c", ": >/var/log/nginx/mlflow.error.log")  # fail2ban would read of the tests before
     on(SERVER, "systemd-run", "--quiet", "--unit=elsewhere", "--collect", "python3", "-m", "http.server", "8099")
     out = deploy(mlflow_allow=[own.split("/")[0], "192.0.2.0/24"], mlflow_firewall=True, mlflow_fail2ban=True, mlflow_nginx_fail2ban_attempts=6)
@@ -53,7 +59,7 @@ def walls(own):
 
 def from_(address: str, raw: str, count: int = 1) -> list[int]:
     group = {"count": 1, "sources": [address], "requests": [raw] * count, "pause": 0.2}
-    return [status for status, *_ in json.loads(python(CLIENT, "flood.py", DOMAIN, PORT, SCHEME, data=json.dumps([group])))[0]]
+    return [status for status, *_rest in json.loads(python(CLIENT, "flood.py", DOMAIN, PORT, SCHEME, data=json.dumps([group])))[0]]
 
 
 def test_second_run_changes_nothing(own):
@@ -78,7 +84,8 @@ def test_firewall_leaves_ssh_and_nginx_open():
     rules = on(SERVER, "ufw", "status")
     assert "Status: active" in rules
     assert {rule.split()[0] for rule in rules.splitlines() if "ALLOW" in rule} == {"22/tcp", "2022/tcp", "80/tcp", "443/tcp"}
-    knock = "import socket, sys\nfor port in map(int, sys.argv[2:]):\n s = socket.socket(); s.settimeout(3)\n try: s.connect((sys.argv[1], port)); print('open')\n except TimeoutError: print('closed')\n except ConnectionRefusedError: print('refused')"
+    knock = "import socket, sys\nfor port in map(int, sys.argv[2:]):\n s = socket.socket(); s.settimeout(3)\n"
+    knock += " try: s.connect((sys.argv[1], port)); print('open')\n except TimeoutError: print('closed')\n except ConnectionRefusedError: print('refused')"
     assert on(SERVER, "sh", "-c", "ss -Hltn sport = :8099") != ""
     assert on(CLIENT, "python3", "-c", knock, DOMAIN, PORT, "2022", "8099").split() == ["open", "open", "closed"]
 

@@ -103,7 +103,8 @@ def log_run(host, uri: str, authority: str = "") -> subprocess.CompletedProcess:
     )
     trust = f"MLFLOW_TRACKING_SERVER_CERT_PATH={authority}" if authority else ""
     return host.run(
-        "cd /tmp && runuser -u nobody -- env HOME=/tmp MLFLOW_HTTP_REQUEST_MAX_RETRIES=0 MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true MLFLOW_TRACKING_USERNAME=mlflow "
+        "cd /tmp && runuser -u nobody -- env HOME=/tmp MLFLOW_HTTP_REQUEST_MAX_RETRIES=0 MLFLOW_DISABLE_TELEMETRY=true"
+        " MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true MLFLOW_TRACKING_USERNAME=mlflow "
         f"MLFLOW_TRACKING_URI={uri} MLFLOW_TRACKING_PASSWORD={password()} {trust} /opt/mlflow/current/bin/python -c %s",
         code,
     )
@@ -315,7 +316,8 @@ def test_files_may_be_on_the_server(host, company, tmp_path):
 
     def put() -> None:
         for name in ["mlflow_tls_certificate", "mlflow_tls_key"]:  # as a copy that keeps times does
-            host.run_expect([0], f"mkdir -p /etc/ssl/private && printf %s '{Path(variables[name]).read_text()}' >{on_server[name]} && touch -d 2020-01-01 {on_server[name]}")
+            host.run_expect([0], f"mkdir -p /etc/ssl/private && printf %s '{Path(variables[name]).read_text()}' >{on_server[name]}")
+            host.run_expect([0], f"touch -d 2020-01-01 {on_server[name]}")
 
     put()
     deployed({**variables, **on_server})
@@ -411,7 +413,8 @@ def test_selfsigned_is_what_it_was(host):
 
 
 def test_another_site_stays_the_default_of_its_port(host):
-    site = f"server {{ listen 443 ssl; server_name shop.test; ssl_certificate {TLS}/current/fullchain.pem; ssl_certificate_key {TLS}/current/privkey.pem; return 200 shop; }}"
+    site = f"server {{ listen 443 ssl; server_name shop.test; ssl_certificate {TLS}/current/fullchain.pem;"
+    site += f" ssl_certificate_key {TLS}/current/privkey.pem; return 200 shop; }}"
     assert " 421" in curl(host, "--include", "--insecure", "--header", "Host: other.test", "https://mlflow.test/")
     host.run_expect([0], f"echo '{site}' >/etc/nginx/sites-enabled/shop && nginx -t -q && systemctl reload nginx && sleep 1")
     assert curl(host, "--insecure", "--header", "Host: other.test", "https://mlflow.test/") == "shop"

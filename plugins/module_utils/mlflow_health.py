@@ -540,17 +540,20 @@ class HealthCheck:
         step: dict[str, Any] = {"name": name, "status": "failed", "milliseconds": 0, "attempts": 0}
         self.steps.append(step)
         begin = time.monotonic()
+        failure = None
         try:
             while True:
                 step["attempts"] += 1
+                # Half of what is left, so that an answer that got lost on its way does not end it all.
+                limit = (deadline - time.monotonic()) / 2
                 try:
-                    # Half of what is left, so that an answer that got lost on its way does not end it all.
-                    with time_limit((deadline - time.monotonic()) / 2):
+                    with time_limit(limit):
                         result = work()
                     step["status"] = "ok"
                     return result
                 except TimeoutError:
-                    failure = Failure(f"{self.client.target.place} does not answer", waiting_helps=True)
+                    if not failure or limit > 1:  # else too short for an answer, and an earlier one says more
+                        failure = Failure(f"{self.client.target.place} does not answer", waiting_helps=True)
                 except (KeyError, TypeError, AttributeError):  # another shape than MLflow's
                     failure = Failure(STRANGE)
                 except Failure as caught:

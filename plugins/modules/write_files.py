@@ -211,6 +211,8 @@ def main() -> None:
     for entry in module.params["entries"]:
         if not os.path.isabs(entry["path"]):
             module.fail_json(msg=f"{entry['path']} is not an absolute path.")
+        if entry["content"] and not entry["diff"]:
+            module.no_log_values.add(entry["content"])  # which -vvv would show among the arguments
         entry["mode"] = entry["mode"] or {"file": "0644", "directory": "0755"}.get(entry["state"])
         try:
             changed, diff = apply(module, entry)

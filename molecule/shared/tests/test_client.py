@@ -33,7 +33,7 @@ def ask(path, method="GET", auth=(USER, PASSWORD), **options):
 
 def ask_patiently(path, auth):
     """An address that has sent wrong passwords may send another only once a second."""
-    for _ in range(30):
+    for _count in range(30):
         answer = ask(path, auth=auth)
         if answer.status_code != 429:
             break

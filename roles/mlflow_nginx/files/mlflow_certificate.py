@@ -44,7 +44,7 @@ def handshake(certificate: str, key: str, name: str, authority: str = "") -> dic
         client.wrap_bio(to_client, to_server, server_hostname=name),
         server.wrap_bio(to_server, to_client, server_side=True),
     ]
-    for _ in range(4):
+    for _count in range(4):
         for side in sides:
             try:
                 side.do_handshake()
@@ -102,7 +102,7 @@ def got(directory: str, url: str, names: list[str]) -> bool:
 
 
 def names_of(certificate: dict) -> set[str]:
-    return {plain(value) for _, value in certificate["subjectAltName"]}
+    return {plain(value) for _kind, value in certificate["subjectAltName"]}
 
 
 class Authority:

@@ -199,7 +199,9 @@ def serve():
             from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
             # forwarded_allow_ips: only the proxy can open these sockets, so its headers are believed.
-            super().__init__(uvicorn.Config(with_proxy(app), http=with_large_pieces(AutoHTTPProtocol), log_config=None, access_log=False, forwarded_allow_ips="*"))
+            super().__init__(
+                uvicorn.Config(with_proxy(app), http=with_large_pieces(AutoHTTPProtocol), log_config=None, access_log=False, forwarded_allow_ips="*")
+            )
             self.worker = worker
             self.last_tick = time.monotonic()
 
