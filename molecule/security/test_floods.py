@@ -157,7 +157,7 @@ def test_slow_readers_and_uploads_hold_no_worker(addresses):
         "sh",
         "-c",
         "mkdir -p /var/lib/mlflow/artifacts/0/floods && head -c 50000000 /dev/urandom >/var/lib/mlflow/artifacts/0/floods/big"
-        " && chown -R mlflow:mlflow /var/lib/mlflow/artifacts/0/floods",
+        " && chown -R mlflow:mlflow /var/lib/mlflow/artifacts/0",
     )
     uploads = {"count": 60, "sources": addresses[8:], "requests": [request("PUT", f"{UPLOAD}/slow@", GOOD, CLOSE, body="x" * 100000)], "slow": 1000}
     readers = {"count": 60, "sources": addresses[8:], "requests": [request("GET", f"{UPLOAD}/big", GOOD, CLOSE)], "slow": 1000}
@@ -166,7 +166,8 @@ def test_slow_readers_and_uploads_hold_no_worker(addresses):
         (during,) = clients({"count": 2, "sources": addresses[:2], "requests": [HONEST], "pause": 0.1, "seconds": 5})
         (upload,) = clients({"count": 1, "sources": addresses[:1], "requests": [request("PUT", f"{UPLOAD}/quick", GOOD, CLOSE, body="y" * 2000000)]})
         held = at_mlflow()
-    on(SERVER, "rm", "-r", "/var/lib/mlflow/artifacts/0/floods")
+    # MLflow removes the halves of uploads meanwhile.
+    on(SERVER, "timeout", "60", "sh", "-c", "until rm -r /var/lib/mlflow/artifacts/0/floods; do sleep 1; done")
     FIGURES.append(
         f"honest clients beside 60 slow uploads and 60 slow downloads: {told(during)}; "
         f"an upload of 2 MB in {upload[0][1]:.1f} s; connections held at MLflow: {held}"
