@@ -230,8 +230,10 @@ class PasswordFile:
                 self._numbers.setdefault(line.name, []).append(number)
 
     def __bytes__(self) -> bytes:
-        content = b"\n".join(map(bytes, self._lines.values()))
-        return content + b"\n" if self._lines and self._last_line_ends else content
+        lines = [bytes(line) for line in self._lines.values()]
+        # An empty line is one by its end alone.
+        ends = lines and (self._last_line_ends or not lines[-1])
+        return b"\n".join(lines) + (b"\n" if ends else b"")
 
     def names(self) -> list[bytes]:
         return [line.name for line in self._lines.values() if line.name is not None]
