@@ -119,6 +119,7 @@ def speaks(host, version: str) -> bool:
 def hosts_file(host, address: str, name: str) -> None:
     """Let the name lead to the address, as its DNS record does. podman mounts the file, so it stays the same one."""
     host.run_expect([0], f"sed 's/^[0-9.]*\\(.*{name}\\)/{address}\\1/' /etc/hosts >/tmp/hosts && cat /tmp/hosts >/etc/hosts")
+    time.sleep(6)  # Go's resolver, pebble's, believes what it read for 5 seconds
 
 
 @pytest.fixture(scope="module", autouse=True)
