@@ -4,7 +4,8 @@
 mlflow_certificate.py check < {"certificate": ..., "key": ..., "names": [...]}
     says in a sentence for each fault what is wrong; nothing where nothing is. Each of the two is a path, or the PEM text.
 mlflow_certificate.py selfsigned DIRECTORY NAME... [--ask]
-    makes or renews what is due in the directory, and says what; "current" where nothing is. --ask only says it.
+    makes or renews what is due in the directory, and says what, "current" where nothing is; then prints the authority's certificate.
+    --ask makes nothing.
 mlflow_certificate.py acme DIRECTORY URL NAME...
     says "current" where certbot has there a certificate from that authority, for these names and no other, that has not ended.
 """
@@ -224,6 +225,9 @@ def main() -> None:
         print("a certificate is to be made")
     else:
         print("; ".join(authority.make()))
+    if os.path.exists(authority.path("ca.pem")):
+        with open(authority.path("ca.pem"), encoding="ascii") as certificate:
+            print(certificate.read(), end="")
 
 
 if __name__ == "__main__":
