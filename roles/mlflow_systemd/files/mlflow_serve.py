@@ -29,6 +29,8 @@ from urllib.parse import quote
 APP = "mlflow.server.fastapi_app:app"
 SERVE = "serve"
 PIECE = 1 << 20
+# Job processes are many, and each needs few database connections.
+JOB_POOL = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "2", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "2"}
 
 
 class ThisProcess:
@@ -39,6 +41,7 @@ class ThisProcess:
             sys.exit(f"mlflow_serve serves {APP} only, not {command[-1]}: use `mlflow server` for that")
         self.pid = os.getpid()  # the job runner watches it; systemd's sockets belong to it
         self.environ = {**os.environ, **extra_env}
+        os.environ.update(JOB_POOL)  # for the job runner, which is started next
 
     def poll(self):
         return None
@@ -47,7 +50,18 @@ class ThisProcess:
         sys.exit(128 + signum)  # told to stop before it served
 
     def wait(self):
+        send_telemetry()
         os.execve(sys.executable, [sys.executable, __file__, SERVE], self.environ)
+
+
+def send_telemetry():
+    """Send what the `server` command recorded, whose thread ends with this stage; where telemetry is off, there is nothing."""
+    from mlflow.telemetry.client import get_telemetry_client
+
+    if client := get_telemetry_client():
+        thread = threading.Thread(target=client.flush, daemon=True)
+        thread.start()
+        thread.join(5)  # requests wait meanwhile
 
 
 def prepare():
