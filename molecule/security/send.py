@@ -106,7 +106,7 @@ def main(host: str, port: str, scheme: str) -> None:
                 answer = client.everything(raw) if ALONE in requests[number] else client.one(raw)
             except OSError as error:
                 answer = str(error).encode()
-            answers[number] = answer[:2000].decode("latin-1")
+            answers[number] = answer[: 1 << 16].decode("latin-1")
         client.close()
 
     attackers = 8
