@@ -163,7 +163,8 @@ def test_telemetry_sends(host, asked_for):
     """What the server has to tell, from before its workers were forked, and what browsers do, through a worker."""
     assert get_json(UI_TELEMETRY)["disable_ui_telemetry"] is False
     ids = {"installation_id": "an installation", "session_id": "a session"}
-    assert post(UI_TELEMETRY, {"records": [{"event_name": "clicked", "timestamp_ns": time.time_ns(), "params": {"on": "this"}, **ids}]}) == ("200", {"status": "success"})
+    record = {"event_name": "clicked", "timestamp_ns": time.time_ns(), "params": {"on": "this"}, **ids}
+    assert post(UI_TELEMETRY, {"records": [record]}) == ("200", {"status": "success"})
     deadline = time.monotonic() + 30  # MLflow collects for ten seconds
     while "clicked" not in (records := asked_for.records()) and time.monotonic() < deadline:
         time.sleep(1)
