@@ -61,7 +61,7 @@ class Results:
         """The median of the rounds of one server: its "rate", "p50", "p95" or "cpu" per request."""
         for cell in self.data["cells"]:
             if (cell["call"], cell["clients"]) == (call, clients) and server in cell["rounds"]:
-                found = [{"rate": it["requests"] / it["seconds"], "cpu": it["cpu"] / it["requests"] * 1000, **it} for it in cell["rounds"][server]]
+                found = [{**it, "rate": it["requests"] / it["seconds"], "cpu": it["cpu"] / it["requests"] * 1000} for it in cell["rounds"][server]]
                 return statistics.median(it[key] for it in found)
         raise KeyError(f"{call}, {clients} clients: {server} was not measured")
 

@@ -76,6 +76,19 @@ def test_the_worst_case_decides(directory):
     assert row[2].endswith(" / 1 ×") and row[3] == "**not reached** |"
 
 
+def test_cpu_is_that_of_one_request(directory):
+    def act(data):
+        for cell in data["cells"]:
+            if cell["call"] == "create run":
+                for name, requests in ("ours", 1000), ("tutorial", 250):
+                    for result in cell["rounds"].get(name, []):
+                        result.update(requests=requests, cpu=2)
+
+    change(directory, act)
+    render(directory)
+    assert verdict(directory, "CPU per request, create run")[2:] == ["0.25 / 0.25 ×", "reached |"]
+
+
 def test_the_median_of_the_rounds_counts(directory):
     def act(data):
         data["artifacts"]["ours"]["large up"] = [{"seconds": seconds, "bytes": 0} for seconds in (1, 2, 90)]
