@@ -10,7 +10,7 @@ PLATFORMS ?=
 SCENARIOS ?=
 # Arguments for pytest, for instance PYTEST='-k htpasswd'.
 PYTEST ?=
-# BENCH=quick: four minutes instead of twenty, on hosts that stay, into tests/output; its figures say little.
+# BENCH=quick: five minutes instead of twenty, on hosts that stay, into tests/output; its figures say little.
 BENCH ?=
 OUTPUT := tests/output
 # The oldest MLflow that the collection deploys.

@@ -158,6 +158,20 @@ def test_and_the_one_after_changes_nothing(host):
     assert int(re.search(r"ok=(\d+)", run.stdout)[1]) <= 68
 
 
+def test_networks_that_are_let_in(host):
+    password = "correct horse battery"
+    variables = {"mlflow_database_password": password, "mlflow_postgres_allowed_networks": ["192.0.2.0/24", "0.0.0.0/0"]}
+    run = deploy(variables)
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert "PostgreSQL takes listen_addresses at its next restart, which is left to you: the cluster also holds theirs" in said(run)
+    host.run_expect([0], "systemctl restart postgresql")
+    address = host.check_output("hostname -I").split()[0]
+    log_in = f"PGPASSWORD='{password}' psql -XAtc 'SELECT 1' 'host={address} dbname=mlflow user=mlflow sslmode=%s'"
+    assert host.check_output(log_in % "require") == "1"
+    assert "no pg_hba.conf entry" in host.run(log_in % "disable").stderr
+    assert "changed=0" in deploy(variables).stdout
+
+
 def test_what_was_there_before_is_there_still(host):
     assert ask(host, "shop.test") == "shop"
     assert "Welcome to nginx" in ask(host, "other.test")
