@@ -93,7 +93,7 @@ unpack_python() { # VERSION
     say "taking Python $1 from Debian's $suite" >&2
     rm -rf "$root" && mkdir "$root"
     # A release that is not yet stable changes daily, and mirrors may lag behind.
-    mmdebstrap --quiet --variant=extract --aptopt='Acquire::Check-Valid-Until "false"' --include="python$1" "$suite" - http://deb.debian.org/debian \
+    mmdebstrap --quiet --variant=extract --aptopt='Acquire::Check-Valid-Until "false"' --include="python$1" "$suite" - \
       2>"$root.log" | tar --extract --directory="$root" --exclude='./dev/*' || return
     libraries=$(echo "$root"/usr/lib/*-linux-gnu*)
     patchelf --set-interpreter "$(echo "$libraries"/ld-linux*.so.*)" --force-rpath --set-rpath "$libraries" "$root/usr/bin/python$1" || return

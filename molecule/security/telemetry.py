@@ -13,12 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 def main(certificate: str, key: str, log: str, ingestion: str) -> None:
-    file = open(log, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+    def write_down(*what) -> None:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(what) + "\n")
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            file.write(json.dumps([self.command, self.headers["Host"], self.path, body]) + "\n")
+            write_down(self.command, self.headers["Host"], self.path, body)
             version = self.path.removeprefix("/").removesuffix(".json")
             ui = {"disable_ui_telemetry": False, "disable_ui_events": [], "ui_rollout_percentage": 100}
             answer = {"mlflow_version": version, "disable_telemetry": False, "ingestion_url": ingestion, "rollout_percentage": 100, **ui}
@@ -32,7 +34,7 @@ def main(certificate: str, key: str, log: str, ingestion: str) -> None:
     class Server(ThreadingHTTPServer):
         def get_request(self):
             connection, address = super().get_request()
-            file.write(json.dumps(["CONNECT", *address]) + "\n")
+            write_down("CONNECT", *address)
             return context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

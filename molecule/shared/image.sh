@@ -20,7 +20,12 @@ say() { printf '%s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 answers() { curl --silent --output /dev/null --connect-timeout 4 --max-time 8 "$@"; }
 registry_answers() { answers https://registry-1.docker.io/v2/; }
-archive_answers() { answers --fail "$archive/dists/$suite/InRelease"; }
+archive_answers() {
+  case $platform in
+    ubuntu*) answers --fail "$archive/dists/$suite/InRelease" ;;
+    *) timeout 120 mmdebstrap --quiet --simulate --variant=apt "$suite" /dev/null >/dev/null 2>&1 ;;
+  esac
+}
 
 # Sets what the functions below need to know of one platform.
 use() {
@@ -39,7 +44,7 @@ use() {
         amd64 | i386) ;;
         *) archive=http://ports.ubuntu.com/ubuntu-ports security=$archive ;;
       esac ;;
-    *) archive=http://deb.debian.org/debian ;;
+    *) archive="Debian's archive" ;; # mmdebstrap knows where it is
   esac
   image=localhost/mlflow-test-$platform
 }

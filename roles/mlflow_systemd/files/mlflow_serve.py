@@ -278,7 +278,7 @@ def serve():
         def load(self):
             import uvicorn.lifespan.on
             import uvicorn.loops.auto
-            import uvicorn.protocols.http.auto  # noqa: F401
+            import uvicorn.protocols.http.auto  # noqa: F401 - loaded before the fork, to be shared
 
             import mlflow.server.fastapi_app
 
