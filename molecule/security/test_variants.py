@@ -4,18 +4,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 import test_sandbox
 from attack import CLIENT, DOMAIN, FIGURES, GOOD, HERE, PASSWORD, SERVER, USER, on, request, send
+from deployment import deployed
 
-ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "/opt/mlflow/current/bin/python"
 JOBS = "/ajax-api/3.0/jobs/"
 UI_TELEMETRY = "/ajax-api/3.0/mlflow/ui-telemetry"
@@ -23,13 +21,6 @@ INGESTION = "ingestion.mlflow-telemetry.io"
 # By which names MLflow asks whether it may send, and where to.
 TELEMETRY = ["config.mlflow-telemetry.io", "d139nb52glx00z.cloudfront.net", INGESTION]
 AUTHORITY = "/etc/ssl/telemetry.pem"
-
-
-def deploy(variables: dict) -> None:
-    command = ["ansible-playbook", str(ROOT / "site.yml"), "--inventory", os.environ["MLFLOW_TEST_INVENTORY"], "--extra-vars", json.dumps(variables)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "ANSIBLE_FORCE_COLOR": "0"})
-    # it ends with its own proof: a run with an artifact, through the public name
-    assert run.returncode == 0, run.stdout[-3000:]
 
 
 def assert_nothing_was_refused(host) -> None:
@@ -109,7 +100,7 @@ def telemetry(tmp_path_factory) -> StandIn:
 @pytest.fixture(scope="module")
 def asked_for(telemetry) -> StandIn:
     """All that is off by default, and the artifacts on another disk."""
-    deploy(
+    deployed(
         {
             "mlflow_artifacts_dir": "/srv/artifacts",
             "mlflow_systemd_environment": {"MLFLOW_SERVER_ENABLE_CUSTOM_SCORERS": "true", "REQUESTS_CA_BUNDLE": AUTHORITY},
@@ -177,7 +168,7 @@ def test_telemetry_sends(host, asked_for):
 
 @pytest.mark.parametrize("variables", [{"mlflow_launcher": "cli"}, {}], ids=["cli", "default"])
 def test_mlflow_works_inside(host, variables):
-    deploy(variables)
+    deployed(variables)
     assert_nothing_was_refused(host)
 
 

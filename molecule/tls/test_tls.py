@@ -11,12 +11,14 @@ import subprocess
 import time
 from pathlib import Path
 
+import deployment
 import pytest
 import testinfra
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from deployment import said
 
 HERE = Path(__file__).resolve().parent
 INVENTORY = os.environ["MLFLOW_TEST_INVENTORY"]
@@ -37,12 +39,7 @@ RENEWAL = "mlflow-certificate.service"
 
 
 def deploy(variables: dict | None = None, *options: str) -> subprocess.CompletedProcess:
-    command = ["ansible-playbook", str(HERE / "proxy.yml"), "--inventory", INVENTORY, "--extra-vars", json.dumps(variables or {}), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "ANSIBLE_FORCE_COLOR": "0"})
-
-
-def said(run: subprocess.CompletedProcess) -> str:
-    return re.sub(r"\s+", " ", run.stdout + run.stderr)
+    return deployment.deploy(variables, *options, playbook=HERE / "proxy.yml")
 
 
 def deployed(variables: dict | None = None, *options: str) -> str:

@@ -32,6 +32,15 @@ def test_argument_specs_match_defaults(role):
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_entry_point_checks_all_variables(role):
+    """A role's spec is read only for the entry point that is called."""
+    specs = load(role / "meta" / "argument_specs.yml")["argument_specs"]
+    assert {"main", "preflight", "deploy"} <= set(specs)
+    assert all(spec["options"] == specs["main"]["options"] for spec in specs.values())
+    assert all((role / "tasks" / f"{name}.yml").exists() for name in specs)
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_variables_carry_the_name_of_their_role(role):
     for file in [role / "defaults" / "main.yml", *(role / "vars").glob("*.yml")]:
         prefix = role.name if file.parent.name == "defaults" else f"__{role.name}"
