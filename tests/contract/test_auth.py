@@ -108,7 +108,7 @@ class Nginx:
         """With free, anybody may try as often as they like."""
         site = self.render(**variables)
         if free:
-            site = re.sub(r"  limit_req zone=mlflow_auth.*\n", "", site)
+            site = re.sub(r"  limit_req zone=mlops_mlflow_auth.*\n", "", site)
         # The template's logs are fixed, and it listens on every address.
         for there, here in (
             (f"listen {self.port};", f"listen 127.0.0.1:{self.port};"),

@@ -22,20 +22,20 @@ my $key = do {
     $bytes;
 };
 
-# $mlflow_auth_digest: of what the client sent, and of the password file as it is before the check. Empty without either.
+# $mlops_mlflow_auth_digest: of what the client sent, and of the password file as it is before the check. Empty without either.
 sub digest {
     my $r = shift;
     my $sent = $r->header_in('Authorization') // return '';
-    my @file = stat $r->variable('mlflow_auth_file') or return '';
+    my @file = stat $r->variable('mlops_mlflow_auth_file') or return '';
     return unpack 'H*', hmac_sha256(join("\0", @file[0, 1, 7, 9, 10], $sent), $key);   # device, inode, size, mtime, ctime
 }
 
-# $mlflow_auth_realm, for auth_basic: "off" for a header that was found good before.
+# $mlops_mlflow_auth_realm, for auth_basic: "off" for a header that was found good before.
 sub realm {
     my $r = shift;
-    my $digest = $r->variable('mlflow_auth_digest');
+    my $digest = $r->variable('mlops_mlflow_auth_digest');
     return 'off' if $digest ne '' and ($until{$digest} // 0) > time;
-    return $r->variable('mlflow_auth_name');
+    return $r->variable('mlops_mlflow_auth_name');
 }
 
 # The address of a client; of IPv6, the network.
@@ -44,7 +44,7 @@ sub address { return substr $_[0]->variable('binary_remote_addr'), 0, 8 }
 # The address of a request that will make nginx compute a hash. Empty: it will not.
 sub computes {
     my $r = shift;
-    return '' if $r->variable('mlflow_auth_realm') eq 'off' or ($r->header_in('Authorization') // '') eq '';
+    return '' if $r->variable('mlops_mlflow_auth_realm') eq 'off' or ($r->header_in('Authorization') // '') eq '';
     return address($r);
 }
 
@@ -53,18 +53,18 @@ sub suspected {
     return $count >= $FREE && $forgiven > time;
 }
 
-# $mlflow_auth_attempt, for limit_req: the address of whoever tries a password, and is no suspect.
+# $mlops_mlflow_auth_attempt, for limit_req: the address of whoever tries a password, and is no suspect.
 sub attempt {
     my $address = computes(shift);
     return suspected($address) ? '' : $address;
 }
 
-# $mlflow_auth_suspect, for limit_req: the same for all suspects.
+# $mlops_mlflow_auth_suspect, for limit_req: the same for all suspects.
 sub suspect {
     return suspected(computes(shift)) ? 'all' : '';
 }
 
-# $mlflow_auth_counted: evaluate it when the answer is known, as access_log does. Counts wrong passwords; its value is 1.
+# $mlops_mlflow_auth_counted: evaluate it when the answer is known, as access_log does. Counts wrong passwords; its value is 1.
 sub counted {
     my $r = shift;
     my $address = $r->variable('status') eq '401' ? computes($r) : '';
@@ -78,16 +78,16 @@ sub counted {
     return 1;
 }
 
-# $mlflow_auth_good: evaluate it where only requests come that auth_basic let pass. Remembers; its value is empty.
+# $mlops_mlflow_auth_good: evaluate it where only requests come that auth_basic let pass. Remembers; its value is empty.
 sub good {
     my $r = shift;
-    my $digest = $r->variable('mlflow_auth_digest');
+    my $digest = $r->variable('mlops_mlflow_auth_digest');
     return '' if $digest eq '';
     if (!exists $until{$digest}) {
         %until = () if keys %until >= $MAX;
         delete $wrong{address($r)};   # somebody who mistyped
     }
-    $until{$digest} = time + $r->variable('mlflow_auth_seconds');
+    $until{$digest} = time + $r->variable('mlops_mlflow_auth_seconds');
     return '';
 }
 
