@@ -76,7 +76,7 @@ demo-clean: ## Remove what `make demo` made
 
 .PHONY: lock
 lock: setup ## Write requirements/*.txt anew from requirements/*.in
-	@for name in dev:3.12 mlflow:3.10 oldest:3.10 passlib:3.9 libpass:3.9; do \
+	@for name in controller:3.10 dev:3.12 mlflow:3.10 oldest:3.10 passlib:3.9 libpass:3.9; do \
 	  .cache/uv/bin/uv pip compile --quiet --no-config --universal --python-version $${name#*:} --upgrade --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
 	    requirements/$${name%:*}.in --output-file requirements/$${name%:*}.txt; \

@@ -62,7 +62,8 @@ provide_uv() {
   say "installing $wanted"
   rm -rf .cache/uv
   { python3 -m venv .cache/uv || /usr/bin/python3 -m venv --clear .cache/uv; } >/dev/null 2>&1 || die 'python3 cannot make a virtual environment'
-  .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check "$wanted"
+  awk '/^[^ ]/ { ours = /^uv==/ } ours' requirements/dev.txt >.cache/uv.txt # with its hashes
+  .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .cache/uv.txt
 }
 
 # Prints a Python that runs: the newest on PATH, else one of pyenv's (also behind shims whose HOME is another), else uv's choice.

@@ -26,6 +26,7 @@ def test_the_host_is_bare(host):
     [
         ({"mlflow_users": [{**GOOD, "name": "al:ice"}]}, 'mlflow_users has the name "al:ice": a name needs'),
         ({"mlflow_users": [{**GOOD, "name": "al\nice"}]}, "a name needs 1 to 255 characters, no colon, no line break"),
+        ({"mlflow_users": [{**GOOD, "name": " alice"}]}, "no # first, and no blank at either end"),
         ({"mlflow_users": [{**GOOD, "name": ""}]}, "a name needs 1 to 255 characters"),
         ({"mlflow_users": [{**GOOD, "password": ""}]}, "The password of alice in mlflow_users has fewer than 12 characters"),
         ({"mlflow_users": [{**GOOD, "password": "short"}]}, "choose a longer one, or leave it out to have one generated"),

@@ -195,6 +195,12 @@ def _check_password(name: str, password: str, hashing: Hashing) -> None:
     raise Refusal(f"the password of user {name!r} {fault}")
 
 
+def _is_comment(text: bytes) -> bool:
+    """Tell whether a line names nobody; to nginx, blanks before a '#' belong to a name, which ends with a colon."""
+    indented = text.lstrip().startswith(b"#") and (b":" not in text or text.startswith(b"\r"))
+    return indented or text.startswith(b"#") or not text.strip()
+
+
 class Line(t.NamedTuple):
     """A line of the file: name, hash, and the rest from a second colon or a CR on. Without a name, rest is all."""
 
@@ -204,11 +210,16 @@ class Line(t.NamedTuple):
 
     @classmethod
     def parse(cls, text: bytes, number: int) -> Line:
-        if not text.strip() or text.lstrip().startswith(b"#"):
+        if _is_comment(text):
             return cls(None, b"", text)
         match = re.fullmatch(rb"([^:\s](?:[^:]*[^:\s])?):([^:\r]*)(.*)", text, re.DOTALL)
         if not match:
-            raise Refusal(f"line {number} of the file is not `name:hash`: mend or delete it")
+            fault = (
+                "is no comment for nginx, as it does not begin with '#'"
+                if text.lstrip().startswith(b"#")
+                else "is not `name:hash`"
+            )
+            raise Refusal(f"line {number} of the file {fault}: mend or delete it")
         return cls(*match.groups())
 
     def __bytes__(self) -> bytes:

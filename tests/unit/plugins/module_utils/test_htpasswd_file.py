@@ -42,7 +42,7 @@ digests = st.one_of(st.sampled_from(HASHES).map(str.encode), st.binary(max_size=
 )
 entries = st.tuples(names.map(str.encode), digests, ends).map(lambda parts: parts[0] + b":" + parts[1] + parts[2])
 comments = st.one_of(
-    st.sampled_from([b"", b" ", b"\r", b"\t#x:y", b"#alice:x"]),
+    st.sampled_from([b"", b" ", b"\r", b"\t#x y", b"\r #x:y", b"#alice:x"]),
     st.binary(max_size=9).map(lambda text: b"#" + text.replace(b"\n", b"")),
 )
 

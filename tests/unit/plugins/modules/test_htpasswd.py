@@ -396,7 +396,10 @@ def test_a_large_file(path: Path) -> None:
     users = [{"name": f"user{number}", "state": "absent"} for number in range(0, 50_000, 10)]
     begin = time.monotonic()
     assert len(run(path, users=users)["removed"]) == 5000
-    assert len(run(path, users=[{"name": f"user{number}", "password_hash": HASH} for number in range(5000)])["added"]) == 500
+    assert (
+        len(run(path, users=[{"name": f"user{number}", "password_hash": HASH} for number in range(5000)])["added"])
+        == 500
+    )
     assert time.monotonic() - begin < 10
 
 
@@ -496,6 +499,14 @@ def test_refuses_broken_lines(path: Path, content: str) -> None:
     refuses(path, message, name="alice", state="absent")
 
 
+@pytest.mark.parametrize("content", ["  #bob:x", "\t# note: x", "\v#bob:x"])
+def test_refuses_an_indented_comment_that_nginx_takes_for_a_user(path: Path, content: str) -> None:
+    path.write_text(f"alice:x\n{content}\ncarol:x\n")
+    refuses(
+        path, "line 2 of the file is no comment for nginx, as it does not begin with '#': mend or delete it", **ALICE
+    )
+
+
 def test_refuses_a_user_who_is_there_twice(path: Path) -> None:
     path.write_text(f"alice:{HASH}\nbob:x\nalice:y\nbob:x\n")
     refuses(path, "the file holds user 'alice' 2 times: keep one of the lines", **ALICE)
@@ -509,7 +520,9 @@ def test_refuses_what_is_no_file(path: Path) -> None:
         refuses(path.parent / name, "is not a regular file: give the path of a password file", **ALICE)
     for name in f"{path}/", f"{path.parent}/new/", "", "a\0b":
         answer = run(name, **ALICE)
-        assert answer["failed"] and answer["msg"].endswith("is not a regular file: give the path of a password file"), answer
+        assert answer["failed"] and answer["msg"].endswith(
+            "is not a regular file: give the path of a password file"
+        ), answer
 
 
 def test_refuses_to_create(path: Path) -> None:

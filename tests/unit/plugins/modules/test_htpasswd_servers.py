@@ -166,3 +166,22 @@ def test_knows_the_hashes_of_apache(tmp_path: Path, nginx: Asks, flags: str, sch
     assert not run(file, password="pä:ss wörd", **options)["changed"]
     assert run(file, password="another", **options)["updated"] == ["alice"]
     assert nginx(file, "alice", "another")
+
+
+@pytest.mark.parametrize("line", ["  #alice", "\t#alice", "\f#alice", " alice", "alice ", " # note"])
+def test_every_line_that_nginx_takes_for_a_user_is_managed_or_refused(tmp_path: Path, nginx: Asks, line: str) -> None:
+    file = tmp_path / "users"
+    file.write_text(f"{line}:{Hashing('bcrypt', 4).hash('secret').decode()}\n")
+    assert nginx(file, line, "secret")
+    answer = run(file, users=[{"name": "bob", "password": "another", "state": "present"}], exclusive=True, rounds=4)
+    assert answer.get("failed") and "line 1 of the file is" in answer["msg"], answer
+
+
+@pytest.mark.parametrize("line", ["#alice", "\r#alice", "\r  #alice"])
+def test_a_comment_of_nginx_stays(tmp_path: Path, nginx: Asks, line: str) -> None:
+    file = tmp_path / "users"
+    content = f"{line}:{Hashing('bcrypt', 4).hash('secret').decode()}\n  # a comment\n"
+    file.write_text(content)
+    assert not nginx(file, line, "secret") and not nginx(file, "alice", "secret")
+    assert run(file, users=[{"name": "bob", "password": "another"}], exclusive=True, rounds=4)["added"] == ["bob"]
+    assert file.read_bytes().startswith(content.encode())
