@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import gzip
 import http.client
 import json
 import os
@@ -17,6 +18,7 @@ import signal
 import socket
 import ssl
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -29,14 +31,17 @@ Result = TypeVar("Result")
 
 API = "/api/2.0/mlflow/"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+PRESIGNED = "/api/2.0/mlflow-artifacts/presigned"
 CONNECT_SECONDS = 10  # for each address of a name, so that one dead address leaves time for the next
 CLEANUP_SECONDS = 10  # kept back from the total, at most a quarter of it
-STALE_SECONDS = 3600  # an own experiment of this age was cut off before it could clean up
+STALE_SECONDS = 3600  # what a check wrote so long ago was cut off before it could clean up
 ARTIFACT_BYTES = 2 * 1024 * 1024  # more than the 1 MB that nginx lets through unless told otherwise
 LARGEST_ANSWER = 64 * 1024 * 1024  # of a server that is not MLflow, and never ends
-EXPERIMENT_PREFIX = "mlflow-health-"
+EXPERIMENT = "mlflow-health"
 EXPERIMENT_TAG = "mlops.mlflow.health"
+TAG_PREFIX = "mlops.mlflow.health."
 NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
+WRONG_STATE = "INVALID_PARAMETER_VALUE"
 STRANGE = "the answer is not one of MLflow's: check host name, port and path of url"
 ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
 VERSION = re.compile(r"\d+\.\d+\.\d+[0-9a-z.+-]*")
@@ -300,104 +305,164 @@ def read_reason(content: bytes) -> tuple[str, str]:
 
 
 class Roundtrip:
-    """An experiment of its own with one run, what is written to it, and how it is removed again."""
+    """What one check writes to the experiment and the run that all checks share, and how it is removed again.
+
+    MLflow's API deletes no experiment and no run for good, so one of each check's own would leave rows for ever. The
+    experiment stays marked as deleted, out of sight; its run does not, as a deleted one takes no writes.
+    """
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.name = EXPERIMENT_PREFIX + uuid.uuid4().hex
-        self.experiment_id: str | None = None
+        user = client.target.username
+        self.name = f"{EXPERIMENT}-{user}" if user else EXPERIMENT  # with MLflow's rights, one user may not use another's
+        self.token = f"{round(time.time())}-{uuid.uuid4().hex}"
+        self.experiment: dict[str, Any] = {}
         self.run: dict[str, Any] = {}
-        self.artifact = os.urandom(ARTIFACT_BYTES)
-        # Soft-deleted: out of sight, but in the database until `mlflow gc`.
-        self.deleted_experiments: list[str] = []
-        self.deleted_runs: list[str] = []
+        # Bytes that nobody can compress further: of the size of a model, and as clients send what they compressed.
+        self.files = {"probe.bin": os.urandom(ARTIFACT_BYTES), "probe.txt.gz": gzip.compress(self.token.encode())}
+        self.created = False  # an experiment that a user could see
+        self.logged = self.uploaded = False
         self.left_behind: list[str] = []
 
-    def create_experiment(self) -> None:
-        tags = [{"key": EXPERIMENT_TAG, "value": "roundtrip"}]
+    def find_experiment(self) -> None:
         try:
-            answer = self.client.post("experiments/create", {"name": self.name, "tags": tags})
+            self.experiment = self._get_experiment()
         except Failure as failure:
-            if failure.code != ALREADY_EXISTS:
+            if failure.code != NOT_FOUND:
                 raise
-            answer = self._find_experiment()  # made by an earlier attempt, whose answer was lost
-        self.experiment_id = answer["experiment_id"]
+            self.created = True
+            tags = [{"key": EXPERIMENT_TAG, "value": "roundtrip"}]
+            self._post_unless({ALREADY_EXISTS}, "experiments/create", {"name": self.name, "tags": tags})
+            self.experiment = self._get_experiment()
 
-    def _find_experiment(self) -> dict[str, Any]:
-        return self.client.get(API + "experiments/get-by-name", experiment_name=self.name)["experiment"]
+    def _get_experiment(self) -> dict[str, Any]:
+        experiment = self.client.get(API + "experiments/get-by-name", experiment_name=self.name)["experiment"]
+        if EXPERIMENT_TAG not in {tag["key"] for tag in experiment.get("tags", [])}:
+            raise Failure(f"the experiment {self.name} is a user's own: rename it, as this check needs the name")
+        return experiment
 
-    def create_run(self) -> None:
-        body = {"experiment_id": self.experiment_id, "run_name": self.name, "start_time": round(time.time() * 1000)}
-        self.run = self.client.post("runs/create", body)["run"]["info"]
+    def find_run(self) -> None:
+        identifier = {"experiment_id": self.experiment["experiment_id"]}
+        runs = self._runs()
+        if not runs:
+            self.created = True
+            self._post_unless({NOT_FOUND}, "experiments/restore", identifier)
+            self._write("runs/create", {**identifier, "run_name": EXPERIMENT, "start_time": round(time.time() * 1000)})
+            runs = self._runs()
+        # Two that were the first at the same time made a run each: both, and all after them, take the same.
+        self.run = min(runs, key=lambda run: run["run_id"])
+        if self.created or self.experiment["lifecycle_stage"] != "deleted":
+            self._post_unless({NOT_FOUND}, "experiments/delete", identifier)
+
+    def _runs(self) -> list[dict[str, Any]]:
+        body = {"experiment_ids": [self.experiment["experiment_id"]], "run_view_type": "ALL"}
+        return [run["info"] for run in self.client.post("runs/search", body).get("runs", [])]
 
     def log(self) -> None:
-        self.client.post(
+        """Parameter and metrics are the same each time, which adds no row; the tag is this check's own."""
+        self.logged = True
+        self._write_to_run(
             "runs/log-batch",
             {
-                "run_id": self.run["run_id"],
-                "params": [{"key": "name", "value": self.name}],
+                "params": [{"key": "name", "value": EXPERIMENT}],
                 "metrics": [
                     {"key": "loss", "value": value, "step": step, "timestamp": self.run["start_time"]}
                     for step, value in enumerate((0.5, 0.25))
                 ],
+                "tags": [{"key": TAG_PREFIX + self.token, "value": self.token}],
             },
         )
 
     def read(self) -> None:
-        data = self.client.get(API + "runs/get", run_id=self.run["run_id"])["run"]["data"]
+        data = self._data()
         found = {entry["key"]: entry["value"] for entry in data.get("params", []) + data.get("metrics", [])}
-        if found != {"name": self.name, "loss": 0.25}:
-            raise Failure("the parameter and the metric read back differ from what was logged", waiting_helps=True)
+        if found != {"name": EXPERIMENT, "loss": 0.25} or self._tags(data).get(TAG_PREFIX + self.token) != self.token:
+            raise Failure("parameter, metric and tag read back differ from what was logged", waiting_helps=True)
+
+    def _data(self) -> dict[str, Any]:
+        return self.client.get(API + "runs/get", run_id=self.run["run_id"])["run"]["data"]
+
+    @staticmethod
+    def _tags(data: dict[str, Any]) -> dict[str, str]:
+        return {tag["key"]: tag["value"] for tag in data.get("tags", [])}
+
+    def _write_to_run(self, endpoint: str, body: dict[str, Any], *accepted: str) -> None:
+        # The check that makes the experiment marks it as deleted, and so the run.
+        self.client.post("runs/restore", {"run_id": self.run["run_id"]})
+        self._write(endpoint, {"run_id": self.run["run_id"], **body}, *accepted)
+
+    def _write(self, endpoint: str, body: dict[str, Any], *accepted: str) -> None:
+        try:
+            self._post_unless(set(accepted), endpoint, body)
+        except Failure as failure:
+            failure.waiting_helps |= failure.code == WRONG_STATE  # another check has just marked it as deleted
+            raise
+
+    def _post_unless(self, accepted: set[str], endpoint: str, body: dict[str, Any]) -> None:
+        """Errors that say that it is done already, by another check or an attempt whose answer was lost, are accepted."""
+        try:
+            self.client.post(endpoint, body)
+        except Failure as failure:
+            if failure.code not in accepted:
+                raise
 
     def upload(self) -> None:
-        self.client.request("PUT", self._artifact_url(), self.artifact, "application/octet-stream")
+        paths = self._paths()
+        self.uploaded = True
+        for name, path in paths.items():
+            self.client.request("PUT", artifact_url(path), self.files[name], "application/octet-stream")
 
     def download(self) -> None:
-        if self.client.request("GET", self._artifact_url()) != self.artifact:
-            raise Failure("the artifact read back differs from what was uploaded")
+        """Through MLflow, and also from the store where MLflow tells its clients to fetch from there."""
+        ways = {"MLflow": lambda path: self.client.request("GET", artifact_url(path))}
+        if self._advertises_the_store():
+            ways["the store"] = self._fetch_from_store
+        for name, path in self._paths().items():
+            for way, fetch in ways.items():
+                if fetch(path) != self.files[name]:
+                    raise Failure(f"the artifact {name} read back from {way} differs from what was uploaded")
 
-    def _artifact_url(self) -> str:
+    def _paths(self) -> dict[str, str]:
+        return {name: f"{self._directory()}/{self.token}/{name}" for name in self.files}
+
+    def _advertises_the_store(self) -> bool:
+        with suppress(Failure):  # releases before 3.16 have no such page
+            return bool(self.client.get("/api/3.0/mlflow/server-info").get("multipart_downloads_enabled"))
+        return False
+
+    def _fetch_from_store(self, path: str) -> bytes:
+        """As clients do, which unpack what the store calls packed."""
+        presigned = self.client.get(f"{PRESIGNED}/{quote(path)}")
+        host = urlsplit(presigned["url"]).netloc
+        request = urllib.request.Request(presigned["url"], headers={"Accept-Encoding": "gzip", **presigned.get("headers", {})})
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+                content = answer.read()
+        except OSError as error:
+            raise Failure(
+                f"MLflow tells its clients to fetch artifacts from {host}, and this host can't"
+                f" ({getattr(error, 'reason', error)}): set mlflow_direct_downloads to false"
+            ) from error
+        return gzip.decompress(content) if answer.headers.get("Content-Encoding") == "gzip" else content
+
+    def _directory(self) -> str:
         directory = artifact_directory(self.run["artifact_uri"])
         if directory is None:
             raise Failure(
                 f"MLflow does not serve artifacts itself (it stores them at {self.run['artifact_uri']}): start it with"
                 " --serve-artifacts and without --default-artifact-root, or use depth=database"
             )
-        return artifact_url(f"{directory}/probe.bin")
+        return directory
 
     def clean_up(self) -> None:
-        if self.experiment_id is None:
-            self.left_behind = [f"perhaps experiment {self.name}"]
-            try:
-                self.experiment_id = self._find_experiment()["experiment_id"]
-            except Failure as failure:
-                if failure.code != NOT_FOUND:
-                    raise
-                self.left_behind = []
-                return
-        self._erase(self.experiment_id, [self.run] if self.run else [])
-
-    def sweep(self) -> None:
-        """Remove what earlier checks left when they were cut off before their cleanup."""
-        before = round((time.time() - STALE_SECONDS) * 1000)
-        condition = f"tags.`{EXPERIMENT_TAG}` = 'roundtrip' AND creation_time < {before}"
-        answer = self.client.post("experiments/search", {"max_results": 10, "filter": condition})
-        for experiment in answer.get("experiments", []):
-            self._erase(experiment["experiment_id"], [])
-
-    def _erase(self, experiment_id: str, known_runs: list[dict[str, Any]]) -> None:
-        """Delete all of an experiment; what fails does not keep the rest from being tried."""
-        self.left_behind = [f"experiment {experiment_id}"]
-        answer = self.client.post("runs/search", {"experiment_ids": [experiment_id], "run_view_type": "ALL"})
-        runs = {run["run_id"]: run for run in known_runs + [found["info"] for found in answer.get("runs", [])]}
+        """Remove what this check wrote, and what earlier ones left; what fails does not keep the rest from being tried."""
         tasks: dict[str, Callable[[], None]] = {}
-        for run_id, run in runs.items():
-            tasks[f"artifacts of run {run_id}"] = partial(self._erase_artifacts, run)
-            tasks[f"run {run_id}"] = partial(self._delete, "run", run_id, self.deleted_runs)
-        tasks[f"experiment {experiment_id}"] = partial(
-            self._delete, "experiment", experiment_id, self.deleted_experiments
-        )
-
+        if self.created or self.experiment.get("lifecycle_stage") == "active":
+            tasks[f"experiment {self.name}"] = self._hide
+        if self.uploaded:
+            tasks[f"artifacts in {artifact_directory(self.run['artifact_uri'])}/{self.token}"] = partial(self._erase, self.token)
+        if self.logged:
+            tasks[f"tag {TAG_PREFIX + self.token} of run {self.run['run_id']}"] = partial(self._untag, TAG_PREFIX + self.token)
         self.left_behind = list(tasks)
         failures = []
         for name, task in tasks.items():
@@ -409,32 +474,40 @@ class Roundtrip:
         if failures:
             raise Failure("; ".join(map(str, failures)), any(failure.waiting_helps for failure in failures))
 
-    def _delete(self, kind: str, identifier: str, deleted: list[str]) -> None:
+    def _hide(self) -> None:
         try:
-            self.client.post(f"{kind}s/delete", {f"{kind}_id": identifier})
+            experiment = self._get_experiment()
         except Failure as failure:
-            if failure.code != NOT_FOUND:  # an earlier attempt has deleted it
-                raise
-        if identifier not in deleted:
-            deleted.append(identifier)
+            if failure.code == NOT_FOUND:
+                return
+            raise
+        if experiment["lifecycle_stage"] == "active":
+            self._post_unless({NOT_FOUND}, "experiments/delete", {"experiment_id": experiment["experiment_id"]})
 
-    def _erase_artifacts(self, run: dict[str, Any]) -> None:
-        directory = artifact_directory(run["artifact_uri"])
-        run_directory, _slash, tail = (directory or "").rpartition("/")
-        if tail != "artifacts" or posixpath.basename(run_directory) != run["run_id"]:
-            return  # not a place that MLflow chose for this run alone
-        if self._list(run_directory):
-            self.client.request("DELETE", artifact_url(run_directory))
-        # On a disk an empty directory stays. On an object store there is none, and there a delete of `1` would have
-        # taken `10` along in earlier releases of MLflow, so look first.
-        parent, _slash, name = posixpath.dirname(run_directory).rpartition("/")
-        with suppress(Failure):
-            if name == run["experiment_id"] and name in self._list(parent):
-                self.client.request("DELETE", artifact_url(posixpath.dirname(run_directory)))
+    def _untag(self, key: str) -> None:
+        self._write_to_run("runs/delete-tag", {"key": key}, NOT_FOUND)
+
+    def _erase(self, token: str) -> None:
+        if token in self._list(self._directory()):
+            self.client.request("DELETE", artifact_url(f"{self._directory()}/{token}"))
 
     def _list(self, directory: str) -> list[str]:
-        query = {"path": directory} if directory else {}
-        return [entry["path"] for entry in self.client.get(ARTIFACTS, **query).get("files", [])]
+        return [posixpath.basename(entry["path"]) for entry in self.client.get(ARTIFACTS, path=directory).get("files", [])]
+
+    def sweep(self) -> None:
+        """Remove what earlier checks left when they were cut off before their cleanup."""
+        for key in self._tags(self._data()):
+            if key.startswith(TAG_PREFIX) and is_stale(key.removeprefix(TAG_PREFIX)):
+                self._untag(key)
+        for name in self._list(self._directory()):
+            if is_stale(name):
+                self._erase(name)
+
+
+def is_stale(token: str) -> bool:
+    """Whether a check of this token has ended long ago, one way or the other."""
+    began = re.fullmatch(r"(\d+)-[0-9a-f]{32}", token)
+    return bool(began) and int(began.group(1)) < time.time() - STALE_SECONDS
 
 
 def artifact_directory(artifact_uri: str) -> str | None:
@@ -483,10 +556,6 @@ class HealthCheck:
         return {
             "version": self.version,
             "steps": self.steps,
-            "remains": {
-                "experiment_ids": trip.deleted_experiments if trip else [],
-                "run_ids": trip.deleted_runs if trip else [],
-            },
             "left_behind": trip.left_behind if trip else [],
         }
 
@@ -510,15 +579,11 @@ class HealthCheck:
     def _run_roundtrip(self) -> None:
         deadline = self.deadline - min(CLEANUP_SECONDS, self.timeout / 4)
         trip = self.roundtrip = Roundtrip(self.client)
-        with suppress(Failure, KeyError, TypeError, AttributeError, TimeoutError), time_limit(deadline - time.monotonic()):
-            trip.sweep()
-        trip.left_behind = []
-
         problems = []
         try:
             for name, work in (
-                ("experiment", trip.create_experiment),
-                ("run", trip.create_run),
+                ("experiment", trip.find_experiment),
+                ("run", trip.find_run),
                 ("log", trip.log),
                 ("read", trip.read),
                 ("upload", trip.upload),
@@ -533,6 +598,8 @@ class HealthCheck:
             problems.append(f"{failure}. Left behind: {', '.join(trip.left_behind)}")
         if problems:
             raise Failure(". ".join(problems))
+        with suppress(Failure, KeyError, TypeError, AttributeError, TimeoutError), time_limit(self.deadline - time.monotonic()):
+            trip.sweep()
 
     def _step(self, name: str, work: Callable[[], Result], deadline: float | None = None) -> Result:
         """Repeat the work until it passes, until waiting can't mend it, or until the time is over."""

@@ -26,7 +26,7 @@ attributes:
     description: Returns no diff, as it changes nothing that lasts.
   idempotence:
     support: full
-    description: Never reports a change. With O(depth=roundtrip), what is made is also deleted; see the notes.
+    description: Never reports a change. With O(depth=roundtrip), what is written is also removed; see the notes.
 options:
   url:
     description:
@@ -65,9 +65,9 @@ options:
       - How deep the check goes. Each value includes the ones before it.
       - V(liveness) asks C(/health), which says that the server process answers, and nothing about its database.
       - V(database) makes MLflow read from its database, as O(username).
-      - V(roundtrip) makes an experiment and a run, logs a parameter and a metric, uploads an artifact of 2 MiB through
-        the server, reads all of it back, compares it, and deletes it. MLflow must serve the artifacts itself
-        (C(--serve-artifacts), its default).
+      - V(roundtrip) logs a parameter, metrics and a tag, uploads an artifact of 2 MiB and a small compressed one through
+        the server, reads all of it back, compares it, and removes it. MLflow must serve the artifacts itself
+        (C(--serve-artifacts), its default). Where it tells its clients to download from the store, the check does both.
     type: str
     choices: [liveness, database, roundtrip]
     default: database
@@ -85,14 +85,12 @@ options:
     description: Fail unless the server runs exactly this version of MLflow, such as V(3.17.2).
     type: str
 notes:
-  - "B(What stays after a round trip.) Artifacts are deleted for good. The experiment and its run can only be marked as
-    deleted over MLflow's API: only who asks for deleted ones finds them, but a few rows stay in the database until
-    C(mlflow gc) runs on the server. RV(remains) has their ids for that."
-  - A round trip that fails cleans up as well. What can't be deleted even then, as when the server no longer answers, is
-    named in the message and in RV(left_behind). An experiment that was left is removed by the first round trip after an
-    hour. Artifacts whose run could be marked as deleted, but not they themselves, are removed by C(mlflow gc).
-  - Each round trip has an experiment of its own, named C(mlflow-health-) and a random number, so any number of them can
-    run at the same time.
+  - "B(What stays after a round trip.) One experiment named C(mlflow-health), followed by C(-) and O(username) if there is
+    one, with one run: MLflow's API deletes neither for good, so each round trip uses them again, and adds no row to the
+    database. The experiment is marked as deleted: only a search for deleted ones finds it. C(mlflow gc) may remove it."
+  - A round trip that fails removes what it wrote as well. What can't be removed even then, as when the server no longer
+    answers, is named in the message and in RV(left_behind), and removed by the first round trip after an hour.
+  - Any number of round trips can run at the same time; each writes under a name of its own.
 """
 
 EXAMPLES = r"""
@@ -115,28 +113,6 @@ EXAMPLES = r"""
     address: 127.0.0.1
     ca_path: /etc/ssl/certs/company-ca.pem
     depth: liveness
-
-- name: Log a run, and remember what it leaves in the database
-  mlops.mlflow.mlflow_health:
-    unix_socket: /run/mlflow/mlflow.sock
-    depth: roundtrip
-  register: health
-
-- name: Remove also that
-  ansible.builtin.command:
-    argv:
-      - /opt/mlflow/current/bin/mlflow
-      - gc
-      - --backend-store-uri=postgresql+psycopg2:///mlflow
-      - --tracking-uri=https://mlflow.example.com
-      - --experiment-ids={{ health.remains.experiment_ids | join(',') }}
-  environment:
-    MLFLOW_TRACKING_USERNAME: alice
-    MLFLOW_TRACKING_PASSWORD: "{{ alice_password }}"
-  become: true
-  become_user: mlflow
-  changed_when: true
-  when: health.remains.experiment_ids | length > 0
 """
 
 RETURN = r"""
@@ -174,27 +150,12 @@ steps:
       description: How often it was tried.
       type: int
       sample: 1
-remains:
-  description: What C(mlflow gc) can now remove from the database. Empty unless O(depth=roundtrip).
-  returned: always
-  type: dict
-  contains:
-    experiment_ids:
-      description: Experiments marked as deleted, for C(mlflow gc --experiment-ids), which takes their runs along.
-      type: list
-      elements: str
-      sample: ["12"]
-    run_ids:
-      description: Runs marked as deleted, for C(mlflow gc --run-ids).
-      type: list
-      elements: str
-      sample: [b2c96031869845ee88a9997e3b22441b]
 left_behind:
-  description: What could not be deleted. Empty unless the cleanup failed.
+  description: What could not be removed. Empty unless the cleanup failed.
   returned: always
   type: list
   elements: str
-  sample: [experiment 12]
+  sample: [artifacts in 12/b2c96031869845ee88a9997e3b22441b/artifacts/1764021600-0c9f1b7f3f6c4d0d8a4b0f6a3f0e7f11]
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -174,8 +174,8 @@ class Mlflow:
         assert status == 200, answer
         return [run["info"]["run_id"] for run in answer.get("runs", [])]
 
-    def artifact_tree(self) -> list[Path]:
-        return sorted(self.artifacts.rglob("*"))
+    def artifact_files(self) -> list[Path]:
+        return sorted(path for path in self.artifacts.rglob("*") if path.is_file())
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import base64
 import itertools
 import json
 import os
+import re
 import socket
 import sqlite3
 import ssl
@@ -90,11 +91,12 @@ def early_module(mlflow_home: Mlflow) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def untouched(mlflow_server: Mlflow) -> Iterator[None]:
-    """Nothing that a user could see may be there afterwards that was not there before."""
-    experiments, files = mlflow_server.experiments(), mlflow_server.artifact_tree()
+    """Nothing that a user could see may be there afterwards that was not there before, and no tag of a check."""
+    experiments, files = mlflow_server.experiments(), mlflow_server.artifact_files()
     yield
     assert mlflow_server.experiments() == experiments
-    assert mlflow_server.artifact_tree() == files
+    assert mlflow_server.artifact_files() == files
+    assert not tags_of_checks(mlflow_server)
 
 
 class TestDepth:
@@ -115,11 +117,16 @@ class TestDepth:
     def test_roundtrip(self, mlflow_server: Mlflow, untouched: None) -> None:
         result = passes(unix_socket=str(mlflow_server.socket), depth="roundtrip")
         assert step_names(result) == ROUNDTRIP_STEPS
-        (experiment,) = result["remains"]["experiment_ids"]
-        assert mlflow_server.experiments("DELETED_ONLY")[experiment].startswith("mlflow-health-")
-        assert mlflow_server.runs([experiment]) == []
-        assert mlflow_server.runs([experiment], "ALL") == result["remains"]["run_ids"]
         assert result["left_behind"] == []
+        assert list(mlflow_server.experiments("DELETED_ONLY").values()).count("mlflow-health") == 1
+
+    def test_ten_roundtrips_leave_the_rows_of_one(self, mlflow_server: Mlflow, untouched: None) -> None:
+        options = {"unix_socket": str(mlflow_server.socket), "depth": "roundtrip"}
+        passes(**options)
+        rows = count_rows(mlflow_server)
+        for _count in range(9):
+            passes(**options)
+        assert count_rows(mlflow_server) == rows
 
     def test_roundtrip_in_check_mode_writes_nothing(self, mlflow_server: Mlflow) -> None:
         before = mlflow_server.experiments("ALL")
@@ -128,21 +135,47 @@ class TestDepth:
         assert result["depth"] == "database"
         assert mlflow_server.experiments("ALL") == before
 
-    def test_roundtrips_at_the_same_time(self, mlflow_server: Mlflow, untouched: None) -> None:
+    @pytest.mark.parametrize("first", [True, False])
+    def test_roundtrips_at_the_same_time(self, mlflow_server: Mlflow, untouched: None, first: bool) -> None:
+        """Also where none was before, and each finds a part of what the others make."""
         options = {"unix_socket": str(mlflow_server.socket), "depth": "roundtrip"}
-        processes = [start_module(**options) for _count in range(3)]
+        if first:
+            forget(mlflow_server)
+        processes = [start_module(**options) for _count in range(4)]
         results = [finish(process) for process in processes]
         assert not any(result.get("failed") for result in results), results
-        assert len({result["remains"]["experiment_ids"][0] for result in results}) == 3
+        assert list(mlflow_server.experiments("DELETED_ONLY").values()).count("mlflow-health") == 1
 
-    def test_gc_removes_what_remains(self, mlflow_server: Mlflow, nginx: Nginx) -> None:
-        result = passes(unix_socket=str(mlflow_server.socket), depth="roundtrip")
-        (experiment,) = result["remains"]["experiment_ids"]
-        command = [mlflow_server.python, "-m", "mlflow", "gc", mlflow_server.store]
-        command += [f"--tracking-uri={nginx.plain}", f"--experiment-ids={experiment}"]
+    def test_users_have_an_experiment_each(self, mlflow_server: Mlflow, untouched: None) -> None:
+        """With MLflow's rights, one may not use the other's."""
+        passes(unix_socket=str(mlflow_server.socket), username="carol", password="secret", depth="roundtrip")
+        assert "mlflow-health-carol" in mlflow_server.experiments("DELETED_ONLY").values()
+
+    def test_gc_removes_what_stays(self, mlflow_server: Mlflow, nginx: Nginx, untouched: None) -> None:
+        """With a run that is not marked as deleted, and the next round trip starts anew."""
+        passes(unix_socket=str(mlflow_server.socket), depth="roundtrip")
+        command = [mlflow_server.python, "-m", "mlflow", "gc", mlflow_server.store, f"--tracking-uri={nginx.plain}"]
         subprocess.run(command, check=True, capture_output=True, env=mlflow_server.environment, cwd=mlflow_server.root)
-        assert experiment not in mlflow_server.experiments("ALL")
-        assert mlflow_server.api("GET", f"mlflow/runs/get?run_id={result['remains']['run_ids'][0]}")[0] == 404
+        assert "mlflow-health" not in mlflow_server.experiments("ALL").values()
+        passes(unix_socket=str(mlflow_server.socket), depth="roundtrip")
+
+    def test_experiment_of_a_user_is_left_alone(self, mlflow_server: Mlflow) -> None:
+        forget(mlflow_server)
+        _status, answer = mlflow_server.api("POST", "mlflow/experiments/create", {"name": "mlflow-health"})
+        try:
+            result = fails(unix_socket=str(mlflow_server.socket), depth="roundtrip")
+            assert mlflow_server.experiments()[answer["experiment_id"]] == "mlflow-health"
+        finally:
+            mlflow_server.api("POST", "mlflow/experiments/delete", answer)
+            forget(mlflow_server)
+        assert "experiment: the experiment mlflow-health is a user's own: rename it" in result["msg"]
+
+    def test_experiment_that_a_user_restored_is_hidden_again(self, mlflow_server: Mlflow) -> None:
+        passes(unix_socket=str(mlflow_server.socket), depth="roundtrip")
+        (identifier,) = [key for key, name in mlflow_server.experiments("DELETED_ONLY").items() if name == "mlflow-health"]
+        assert mlflow_server.api("POST", "mlflow/experiments/restore", {"experiment_id": identifier})[0] == 200
+        passes(unix_socket=str(mlflow_server.socket), depth="roundtrip")
+        assert "mlflow-health" not in mlflow_server.experiments().values()
 
 
 class TestConnection:
@@ -506,12 +539,6 @@ class TestServers:
 class TestFailsMidway:
     """Whatever goes wrong in a round trip, nothing that a user could see stays behind."""
 
-    def check_marked_as_deleted(self, server: Mlflow, result: dict[str, Any]) -> None:
-        remains = result["remains"]
-        assert len(remains["experiment_ids"]) == 1
-        assert remains["run_ids"]
-        assert mlflow_runs_are_deleted(server, remains)
-
     def test_upload_forbidden(self, mlflow_server: Mlflow, nginx: Nginx, untouched: None) -> None:
         result = fails(url=f"{nginx.plain}/no-put", depth="roundtrip")
         assert result["msg"].startswith("upload: PUT ")
@@ -519,7 +546,6 @@ class TestFailsMidway:
         assert step_names(result)[-2:] == ["upload", "cleanup"]
         assert last_step(result)["status"] == "ok"
         assert result["left_behind"] == []
-        self.check_marked_as_deleted(mlflow_server, result)
 
     def test_upload_too_large_for_the_proxy(self, nginx: Nginx, untouched: None) -> None:
         result = fails(url=f"{nginx.plain}/small", depth="roundtrip")
@@ -541,7 +567,6 @@ class TestFailsMidway:
         assert failed[0]["status"] == "failed"
         assert failed[0]["attempts"] == 1  # the server has started long ago: a 500 stays
         assert "upload: PUT" in result["msg"] and "gives 500" in result["msg"]
-        self.check_marked_as_deleted(mlflow_server, result)
 
     def test_upload_that_hangs(self, mlflow_server: Mlflow, nginx: Nginx, untouched: None) -> None:
         begin = time.monotonic()
@@ -549,82 +574,82 @@ class TestFailsMidway:
         assert time.monotonic() - begin < 14
         assert "upload: localhost port" in result["msg"]
         assert last_step(result) == {**last_step(result), "name": "cleanup", "status": "ok"}
-        self.check_marked_as_deleted(mlflow_server, result)
 
     def test_deletion_forbidden(self, mlflow_server: Mlflow, nginx: Nginx) -> None:
-        """The artifacts stay and are named; all else is deleted, so that `mlflow gc` takes them along."""
+        """The artifacts stay and are named; all else is removed. The first round trip after an hour removes them."""
         result = fails(url=f"{nginx.plain}/no-delete", depth="roundtrip")
         assert last_step(result)["name"] == "cleanup"
         (left,) = result["left_behind"]
-        assert left.startswith("artifacts of run ")
+        assert left.startswith("artifacts in ")
         assert result["msg"].endswith(f"Left behind: {left}")
-        run_id = left.split()[-1]
-        experiments = [path.name for path in mlflow_server.artifacts.iterdir()]
-        assert len(experiments) == 1
-        assert not mlflow_server.experiments()
-        assert mlflow_server.runs(experiments) == []
-        assert mlflow_server.runs(experiments, "ALL") == [run_id]
-        assert result["remains"] == {"experiment_ids": experiments, "run_ids": [run_id]}
-        assert mlflow_server.api("DELETE", f"mlflow-artifacts/artifacts/{experiments[0]}")[0] == 200
+        assert not mlflow_server.experiments() and not tags_of_checks(mlflow_server)
+        directory = mlflow_server.artifacts / left.removeprefix("artifacts in ")
+        assert sorted(path.name for path in directory.iterdir()) == ["probe.bin", "probe.txt.gz"]
+        passes(unix_socket=str(mlflow_server.socket), depth="roundtrip")
+        assert directory.exists()  # its check might still be at it
+        directory.rename(directory.with_name(old(directory.name)))
+        passes(unix_socket=str(mlflow_server.socket), depth="roundtrip")
+        assert not mlflow_server.artifact_files()
 
-    @pytest.mark.parametrize("path", ["experiments/create", "runs/create", "runs/delete", "experiments/delete"])
-    def test_lost_answer(self, mlflow_server: Mlflow, path: str, untouched: None) -> None:
+    @pytest.mark.parametrize(
+        "path, first",
+        [("experiments/create", True), ("runs/create", True), ("experiments/delete", True), ("runs/log-batch", False), ("runs/delete-tag", False)],
+    )
+    def test_lost_answer(self, mlflow_server: Mlflow, path: str, first: bool, untouched: None) -> None:
         """The server has done it, but the connection breaks: the next attempt must neither fail nor leave two."""
+        if first:
+            forget(mlflow_server)
         with losing_one_answer(mlflow_server, f"POST /api/2.0/mlflow/{path}") as port:
             result = passes(url=f"http://127.0.0.1:{port}", depth="roundtrip")
         assert sum(step["attempts"] for step in result["steps"]) == len(ROUNDTRIP_STEPS) + 1
-        assert mlflow_runs_are_deleted(mlflow_server, result["remains"])
+        assert list(mlflow_server.experiments("DELETED_ONLY").values()).count("mlflow-health") == 1
 
     def test_no_experiment(self, nginx: Nginx, untouched: None) -> None:
         result = fails(url=f"{nginx.plain}/empty-api", depth="roundtrip")
         assert "experiment: the answer is not one of MLflow's" in result["msg"]
-        assert "run: the answer is not one of MLflow's" in fails(url=f"{nginx.plain}/odd-api", depth="roundtrip")["msg"]
-        assert result["left_behind"][0].startswith("perhaps experiment mlflow-health-")
+        result = fails(url=f"{nginx.plain}/odd-api", depth="roundtrip")
+        assert "experiment: the answer is not one of MLflow's" in result["msg"]
 
-    @pytest.mark.parametrize("path, step", [("runs/create", "run"), ("runs/log-batch", "log"), ("experiments/delete", "cleanup")])
+    @pytest.mark.parametrize("path, step", [("runs/create", "run"), ("runs/log-batch", "log"), ("experiments/delete", "run")])
     def test_server_that_dies(self, mlflow_server: Mlflow, path: str, step: str) -> None:
-        """It cannot clean up there any more: what is left is named, and the first round trip after an hour removes it."""
+        """It cannot clean up there any more: what is left is named, and later round trips remove it."""
+        if step == "run":
+            forget(mlflow_server)
         with losing_one_answer(mlflow_server, f"POST /api/2.0/mlflow/{path}", for_good=True) as port:
             result = fails(url=f"http://127.0.0.1:{port}", depth="roundtrip", timeout=4)
         assert f"{step}: 127.0.0.1 port {port} " in result["msg"]  # hangs up, or does not answer
-        (experiment,) = mlflow_server.experiments("ALL" if step == "cleanup" else "ACTIVE_ONLY").keys() & {
-            left.split()[-1] for left in result["left_behind"]
-        }
-        assert f"Left behind: experiment {experiment}" in result["msg"]
+        (left,) = result["left_behind"]
+        assert f"Left behind: {left}" in result["msg"]
+        assert left.startswith("experiment mlflow-health" if step == "run" else "tag mlops.mlflow.health.")
         with closing(sqlite3.connect(mlflow_server.database, timeout=10, isolation_level=None)) as connection:
-            connection.execute("UPDATE experiments SET creation_time = 1 WHERE experiment_id = ?", (experiment,))
+            for key in tags_of_checks(mlflow_server):
+                connection.execute("UPDATE tags SET key = ? WHERE key = ?", (old(key), key))
         passes(unix_socket=str(mlflow_server.socket), depth="roundtrip")
-        assert not mlflow_server.experiments() and not mlflow_server.artifact_tree()
-
-    def test_earlier_leftovers_are_swept(self, mlflow_server: Mlflow, untouched: None) -> None:
-        """What a killed module leaves is removed by the next one, once nobody can be at it any more."""
-        old, young = (leave_behind(mlflow_server) for _count in range(2))
-        with closing(sqlite3.connect(mlflow_server.database, timeout=10, isolation_level=None)) as connection:
-            connection.execute("UPDATE experiments SET creation_time = 1 WHERE experiment_id = ?", (old,))
-        result = passes(unix_socket=str(mlflow_server.socket), depth="roundtrip")
-        assert old in result["remains"]["experiment_ids"]
-        assert list(mlflow_server.experiments()) == [young]
-        assert [path.name for path in mlflow_server.artifacts.iterdir()] == [young]
-        assert mlflow_server.api("POST", "mlflow/experiments/delete", {"experiment_id": young})[0] == 200
-        assert mlflow_server.api("DELETE", f"mlflow-artifacts/artifacts/{young}")[0] == 200
+        assert not mlflow_server.experiments() and not mlflow_server.artifact_files() and not tags_of_checks(mlflow_server)
 
 
-def mlflow_runs_are_deleted(server: Mlflow, remains: dict[str, list[str]]) -> bool:
-    ids = remains["experiment_ids"]
-    deleted = sorted(server.runs(ids, "DELETED_ONLY"))
-    return server.runs(ids) == [] and deleted == sorted(remains["run_ids"])
+def old(name: str) -> str:
+    """The name that a check of long ago would have taken."""
+    return re.sub(r"\d{10}(?=-[0-9a-f]{32}$)", "1000000000", name)
 
 
-def leave_behind(server: Mlflow) -> str:
-    """An experiment with a run and an artifact, as of a round trip that was killed."""
-    name = f"mlflow-health-{os.urandom(8).hex()}"
-    tags = [{"key": "mlops.mlflow.health", "value": "roundtrip"}]
-    _status, answer = server.api("POST", "mlflow/experiments/create", {"name": name, "tags": tags})
-    experiment = answer["experiment_id"]
-    _status, answer = server.api("POST", "mlflow/runs/create", {"experiment_id": experiment})
-    directory = answer["run"]["info"]["artifact_uri"].partition(":/")[2]
-    assert server.api("PUT", f"mlflow-artifacts/artifacts/{directory}/probe.bin", b"bytes")[0] == 200
-    return experiment
+def sql(server: Mlflow, statement: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(server.database, timeout=10, isolation_level=None)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def tags_of_checks(server: Mlflow) -> list[str]:
+    return [key for (key,) in sql(server, "SELECT key FROM tags WHERE key LIKE 'mlops.mlflow.health.%'")]
+
+
+def count_rows(server: Mlflow) -> dict[str, int]:
+    tables = [name for (name,) in sql(server, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {table: sql(server, f'SELECT count(*) FROM "{table}"')[0][0] for table in tables}
+
+
+def forget(server: Mlflow) -> None:
+    """As `mlflow gc` does."""
+    sql(server, f"UPDATE experiments SET name = 'forgotten-{os.urandom(8).hex()}', lifecycle_stage = 'deleted' WHERE name = 'mlflow-health'")
 
 
 @contextmanager
