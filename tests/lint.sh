@@ -27,6 +27,9 @@ done
 for module in plugins/modules/*.py; do
   check "documentation of $(basename "$module" .py)" ansible-doc --type module "mlops.mlflow.$(basename "$module" .py)"
 done
+for filter in plugins/filter/*.py; do
+  check "documentation of $(basename "$filter" .py)" ansible-doc --type filter "mlops.mlflow.$(basename "$filter" .py)"
+done
 check 'tables in the READMEs' tests/role_readmes.py --check
 if [ -e changelogs/config.yaml ]; then check changelog antsibull-changelog lint; fi
 check 'collection documentation' antsibull-docs lint-collection-docs --plugin-docs .

@@ -6,8 +6,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import jinja2
 import pytest
 import yaml
 
@@ -54,6 +56,63 @@ def test_collection_variables_are_read_in_defaults_only(role):
     for file in role.rglob("*"):
         if file.suffix in (".yml", ".j2") and file.parent.name not in ("defaults", "meta"):
             assert not shared.findall(file.read_text()), file
+
+
+CONDITIONS = {"when", "that", "until", "changed_when", "failed_when", "var"}
+
+
+def templates(data, key: str = "") -> Iterator[str]:
+    """What Ansible would template in the data of a file."""
+    if isinstance(data, dict):
+        for name, value in data.items():
+            yield from templates(value, name)
+    elif isinstance(data, list):
+        for value in data:
+            yield from templates(value, key)
+    elif isinstance(data, str):
+        yield "{{ " + data + " }}" if key in CONDITIONS and "{{" not in data else data
+
+
+def names(template: str) -> set[str]:
+    """The variables that a template reads."""
+    return {node.name for node in jinja2.Environment().parse(template).find_all(jinja2.nodes.Name)}
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")  # Ansible's templates hold regular expressions
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_booleans_and_numbers_are_read_converted(role):
+    """By -e and in INI inventories they are strings: one variable converts them all, and everything else reads that."""
+    options = load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
+    typed = {name for name, option in options.items() if option["type"] in ("bool", "int", "float")}
+    converted = f"__{role.name}_typed"
+    raw = {}
+    for file in sorted([*role.glob("*/*.yml"), *role.glob("templates/*")]):
+        if file.parent.name == "meta":
+            continue
+        texts = [file.read_text()] if file.parent.name == "templates" else list(templates(load(file)))
+        if file == role / "vars" / "main.yml":
+            place = load(file)[converted]
+            texts.remove(place)
+            assert names(place) == typed, "what is converted, and what the specification lists"
+            assert all(f"'{name.removeprefix(role.name + '_')}': {name}" in place for name in typed)
+        found = set().union(*(names(text) for text in texts))
+        if found & typed:
+            raw[str(file.relative_to(role))] = found & typed
+    assert not raw
+
+
+def test_no_list_of_a_role_holds_booleans_or_numbers():
+    """Nothing would convert them."""
+
+    def kinds(options: dict) -> Iterator[str]:
+        for option in options.values():
+            if nested := option.get("options"):
+                yield from (inner["type"] for inner in nested.values())
+                yield from kinds(nested)
+            yield option.get("elements", "str")
+
+    for role in ROLES:
+        assert not {"bool", "int", "float"} & set(kinds(load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"])), role.name
 
 
 def test_readmes_are_up_to_date():

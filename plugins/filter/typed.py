@@ -1,0 +1,114 @@
+# Copyright (c) 2026, The mlops.mlflow maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: typed
+short_description: Convert the booleans and numbers of a role
+version_added: 0.1.0
+author: The mlops.mlflow maintainers (@mlops)
+description:
+  - A role's argument specification accepts strings for booleans and numbers, as C(--extra-vars name=value) and INI inventories give them,
+    and converts none. A role converts all of its own with this filter, once.
+positional: role
+options:
+  _input:
+    description:
+      - For each kind a mapping of names, without the prefix of the role, to values.
+      - "The kinds are V(bool), V(int) (0 or more), V(count) (1 or more), V(float) (0 or more), V(port) (1 to 65535), V(optional_port) (0 to 65535) and
+        V(percent) (1 to 100)."
+    type: dict
+    required: true
+  role:
+    description: Name of the role, the prefix of its variables.
+    type: str
+    required: true
+"""
+
+EXAMPLES = r"""
+__example_typed: >-
+  {{
+    {
+      'bool': {'debug': example_debug},
+      'port': {'port': example_port},
+    } | mlops.mlflow.typed('example')
+  }}
+# {'debug': False, 'port': 8080, 'problems': []}
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - The names with their typed values. A value that is of no such kind stays as it is.
+    - C(problems) lists a sentence for each of those. It names C(mlflow_NAME) where that variable gave the value, else C(ROLE_NAME).
+  type: dict
+"""
+
+import json
+import re
+import typing as t
+
+from ansible.errors import AnsibleFilterError
+from jinja2 import pass_context
+from jinja2.runtime import Context
+
+BOOLEANS = {
+    **dict.fromkeys(("1", "on", "t", "true", "y", "yes"), True),
+    **dict.fromkeys(("0", "f", "false", "n", "no", "off"), False),
+}
+# Division gives floats, in Ansible's templates too.
+NUMBERS = {int: re.compile(r"([0-9]+)(?:\.0+)?"), float: re.compile(r"([0-9]+(?:\.[0-9]+)?)")}
+
+
+class Kind(t.NamedTuple):
+    type: type
+    wish: str
+    lowest: int = 0
+    highest: int | None = None
+
+
+KINDS = {
+    "bool": Kind(bool, "true or false"),
+    "int": Kind(int, "a whole number from 0"),
+    "count": Kind(int, "a whole number from 1", 1),
+    "float": Kind(float, "a number from 0"),
+    "port": Kind(int, "a port from 1 to 65535", 1, 65535),
+    "optional_port": Kind(int, "a port from 1 to 65535, or to 0 for none", 0, 65535),
+    "percent": Kind(int, "a whole number from 1 to 100", 1, 100),
+}
+
+
+def convert(kind: Kind, value: t.Any) -> bool | int | float | None:
+    """The typed value; None where the value is of another kind."""
+    text = str(value).strip().lower()
+    if kind.type is bool:
+        return BOOLEANS.get(text)
+    match = NUMBERS[kind.type].fullmatch(text)
+    if match is None:
+        return None
+    number = kind.type(match[1])
+    return number if kind.lowest <= number and (kind.highest is None or number <= kind.highest) else None
+
+
+@pass_context
+def typed(context: Context, kinds: dict[str, dict[str, t.Any]], role: str) -> dict[str, t.Any]:
+    values: dict[str, t.Any] = {}
+    problems: list[str] = []
+    for name, variables in kinds.items():
+        if name not in KINDS:
+            raise AnsibleFilterError(f"typed: there is no kind {name}, but {', '.join(KINDS)}.")
+        for key, value in variables.items():
+            found = convert(KINDS[name], value)
+            values[key] = value if found is None else found
+            if found is None:
+                short = f"mlflow_{key}"
+                variable = short if short in context and str(context[short]) == str(value) else f"{role}_{key}"
+                problems.append(f"{variable} is {json.dumps(value, default=str)}: set it to {KINDS[name].wish}.")
+    return {**values, "problems": problems}
+
+
+class FilterModule:
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        return {"typed": typed}

@@ -1,0 +1,75 @@
+# Copyright (c) 2026, The mlops.mlflow maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.mlops.mlflow.plugins.filter.typed import KINDS, FilterModule
+from jinja2 import Environment
+
+typed = FilterModule().filters()["typed"]
+
+
+def convert(kind: str, value: t.Any, **variables: t.Any) -> dict[str, t.Any]:
+    context = Environment().from_string("").new_context(variables)
+    return typed(context, {kind: {"x": value}}, "example")
+
+
+@pytest.mark.parametrize("value", [True, 1, "1", "yes", "Yes", "true", "TRUE", "on", "y", "t"])
+def test_true(value: t.Any) -> None:
+    assert convert("bool", value)["x"] is True
+
+
+@pytest.mark.parametrize("value", [False, 0, "0", "no", "No", "false", "FALSE", "off", "n", "f"])
+def test_false(value: t.Any) -> None:
+    assert convert("bool", value)["x"] is False
+
+
+@pytest.mark.parametrize("value", [8443, 8443.0, "8443", " 8443 ", "8443.0", "08443"])
+def test_whole_numbers(value: t.Any) -> None:
+    found = convert("int", value)["x"]
+    assert type(found) is int and found == 8443
+
+
+@pytest.mark.parametrize("value", [1.5, "1.5"])
+def test_numbers(value: t.Any) -> None:
+    found = convert("float", value)["x"]
+    assert type(found) is float and found == 1.5
+
+
+@pytest.mark.parametrize(
+    "kind, value",
+    [
+        *(("bool", value) for value in ("maybe", "", "2", 2, None, [], {}, "ja")),
+        *(("int", value) for value in ("8_443", "1e3", "0x50", "true", True, False, "", None, "-1", -1, "1.5", 1.5, [8443], "٣")),
+        *(("count", value) for value in (0, "0", "many")),
+        *(("float", value) for value in ("1e3", "1_5", True, "nan", "-0.5", "")),
+        *(("port", value) for value in (0, "0", 65536, "65536", True)),
+        *(("optional_port", value) for value in (65536, "none")),
+        *(("percent", value) for value in (0, 101, "75%")),
+    ],
+)
+def test_what_is_none_stays_as_it_is_and_is_named(kind: str, value: t.Any) -> None:
+    found = convert(kind, value)
+    assert found["x"] is value
+    (problem,) = found["problems"]
+    assert problem.startswith("example_x is ") and problem.endswith(f": set it to {KINDS[kind].wish}.")
+
+
+@pytest.mark.parametrize("kind, value", [("port", "1"), ("port", "65535"), ("optional_port", "0"), ("percent", "100"), ("count", "1"), ("int", "0")])
+def test_bounds_are_allowed(kind: str, value: str) -> None:
+    assert convert(kind, value) == {"x": int(value), "problems": []}
+
+
+def test_the_variable_that_a_person_set_is_named() -> None:
+    assert convert("port", "x", mlflow_x="x")["problems"] == ['mlflow_x is "x": set it to a port from 1 to 65535.']
+    assert convert("port", "x", mlflow_x="y")["problems"] == ['example_x is "x": set it to a port from 1 to 65535.']
+
+
+def test_an_unknown_kind_is_an_error() -> None:
+    with pytest.raises(AnsibleFilterError, match="there is no kind colour"):
+        convert("colour", "red")

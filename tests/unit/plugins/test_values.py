@@ -1,0 +1,196 @@
+# Copyright (c) 2026, The mlops.mlflow maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Each boolean and number of each role, given as a string, makes what its typed value makes, by real Ansible."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.mlops.mlflow.tests.unit.plugins import mlflow_server
+
+ROOT = Path(__file__).resolve().parents[3]
+COLLECTIONS = Path(mlflow_server.__file__).absolute().parents[6]
+TYPES = ("bool", "int", "float")
+WORDS = {True: ["yes", "true", "on", "True", "1"], False: ["no", "false", "off", "False", "0"]}
+NUMBER = 77  # a port, a percentage and a count
+WRONG = {"bool": ["maybe", "8443"], "int": ["8_443", "1e3", "true", "0x50", "-1", ""], "float": ["8_443", "1e3", "true", "-1", ""]}
+FACTS = {
+    "all_ipv4_addresses": ["192.0.2.7"],
+    "distribution": "Ubuntu",
+    "distribution_major_version": "22",
+    "fqdn": "mlflow.test",
+    "hostname": "mlflow",
+    "memtotal_mb": 7900,
+    "processor_vcpus": 4,
+    "systemd": {"version": 249},
+}
+# What tasks would have registered.
+REGISTERED: dict[str, t.Any] = {
+    "__mlflow_nginx_auth_log": {"stat": {"exists": True}},
+    "__mlflow_nginx_build": {"stderr": "nginx/1.18.0 OpenSSL 3.0.2"},
+    "__mlflow_nginx_host": {"paths": {}},
+    "__mlflow_postgres_asked": {"query_result": [{"others": [], "sized": False}]},
+    "__mlflow_postgres_distribution_version": "14",
+    "__mlflow_systemd_host": {"paths": {}},
+}
+KEEP = '''
+from pathlib import Path
+
+class FilterModule:
+    def filters(self):
+        return {"keep": lambda text, path: Path(path).write_text(str(text)) and ""}
+'''
+
+Case = t.Tuple[str, str, t.Any]
+
+
+def options_of(role: Path) -> dict[str, t.Any]:
+    return yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+
+
+VARIABLES = {
+    role.name: {name: option["type"] for name, option in options_of(role).items() if option["type"] in TYPES}
+    for role in sorted((ROOT / "roles").iterdir())
+}
+
+
+def play(role: str, hosts: str) -> dict[str, t.Any]:
+    templates = sorted(str(path) for path in (ROOT / "roles" / role / "templates").glob("*.j2"))
+    shown = [f"__{role}_typed | to_json", *(f"lookup('ansible.builtin.template', {path!r})" for path in templates)]
+    return {
+        "hosts": "{{ [%r] | join }}" % hosts,  # a filter, as in the playbook site: Ansible then loads its filters once
+        "gather_facts": False,
+        "vars": {**REGISTERED, "ansible_facts": FACTS, "item": "mlflow.socket"},
+        "tasks": [
+            {
+                "block": [
+                    {"ansible.builtin.import_role": {"name": f"mlops.mlflow.{role}", "tasks_from": "types"}},
+                    {"ansible.builtin.debug": {"msg": "{{ (%s) | keep(made) }}" % " ~ '\\n' ~ ".join(shown)}},
+                ],
+                "rescue": [{"ansible.builtin.debug": {"msg": "{{ ('Refused: ' ~ ansible_failed_result.msg) | keep(made) }}"}}],
+            }
+        ],
+    }
+
+
+class Runs:
+    """Runs of Ansible on this machine, with a host for each case."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        for name in ("made", "filter_plugins"):
+            (top / name).mkdir()
+        (top / "filter_plugins/keep.py").write_text(KEEP)
+
+    def run(self, inventories: dict[str, str], *options: str) -> None:
+        """Render for each host of the inventories; the first part of its name is that of a role."""
+        hosts = [host for text in inventories.values() for host in self.hosts(text)]
+        roles = [role for role in VARIABLES if any(host.startswith(f"{role}.") for host in hosts)]
+        (self.top / "play.json").write_text(json.dumps([play(role, f"{role}.*") for role in roles]))
+        arguments = []
+        for name, text in inventories.items():
+            (self.top / name).write_text(text)
+            arguments += ["--inventory", str(self.top / name)]
+        process = subprocess.run(
+            [sys.executable, "-m", "ansible", "playbook", *arguments, "--extra-vars", f"made={self.top}/made/{{{{ inventory_hostname }}}}"]
+            + [*options, "play.json"],
+            env={
+                **os.environ,
+                "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+                "ANSIBLE_LOCAL_TEMP": str(self.top),
+                "ANSIBLE_NOCOLOR": "1",
+            },
+            cwd=self.top,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert process.returncode == 0, process.stdout[-5000:] + process.stderr[-2000:]
+        missing = [host for host in hosts if not (self.top / "made" / host).exists()]
+        assert hosts and not missing, missing
+
+    @staticmethod
+    def hosts(text: str) -> list[str]:
+        if text.startswith("{"):
+            return list(json.loads(text)["all"]["hosts"])
+        return [line for line in text.splitlines() if line.startswith("mlflow_") and "=" not in line]
+
+    def made(self, host: str) -> str:
+        return (self.top / "made" / host).read_text()
+
+
+def in_json(hosts: dict[str, dict[str, t.Any]]) -> str:
+    return json.dumps({"all": {"hosts": hosts}})
+
+
+def in_ini(hosts: dict[str, dict[str, str]]) -> str:
+    sections = []
+    for host, values in hosts.items():
+        sections += [f"[group_{len(sections)}]", host, f"[group_{len(sections)}:vars]", *(f"{name}={value}" for name, value in values.items())]
+    return "\n".join(sections) + "\n"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("values"))
+
+
+def cases() -> t.Iterator[tuple[str, dict[str, t.Any], dict[str, str]]]:
+    """For each variable a host, what it has typed, and what it has as a string."""
+    for role, variables in VARIABLES.items():
+        for index, (name, kind) in enumerate(variables.items()):
+            for typed in (True, False) if kind == "bool" else (NUMBER,):
+                text = WORDS[typed][index % 5] if kind == "bool" else str(typed)
+                yield f"{role}.{name.replace('_', '-')}.{str(typed).lower()}", {name: typed}, {name: text}
+
+
+def test_there_are_variables_of_every_role() -> None:
+    assert len(VARIABLES) >= 5 and all(VARIABLES.values()), VARIABLES
+
+
+def test_a_string_in_an_ini_inventory_makes_what_the_typed_value_makes(runs: Runs) -> None:
+    typed = {f"{host}.typed": values for host, values, _texts in cases()}
+    texts = {f"{host}.text": values for host, _values, values in cases()}
+    runs.run({"typed.json": in_json(typed), "texts.ini": in_ini(texts)})
+    different = [host for host, _values, _texts in cases() if runs.made(f"{host}.typed") != runs.made(f"{host}.text")]
+    assert not different
+    assert not [host for host in [*typed, *texts] if runs.made(host).startswith("Refused")]
+
+
+@pytest.mark.parametrize("choice", [True, False])
+def test_a_string_among_extra_variables_makes_what_the_typed_value_makes(runs: Runs, choice: bool) -> None:
+    values = {name: choice if kind == "bool" else NUMBER for variables in VARIABLES.values() for name, kind in variables.items()}
+    words = [f"{name}={WORDS[choice][index % 5] if value is choice else value}" for index, (name, value) in enumerate(values.items())]
+    typed, texts = ({f"{role}.{kind}": {} for role in VARIABLES} for kind in ("typed", "text"))
+    runs.run({"typed.json": in_json(typed)}, "--extra-vars", json.dumps(values))
+    runs.run({"texts.json": in_json(texts)}, *(option for word in words for option in ("--extra-vars", word)))
+    different = [role for role in VARIABLES if runs.made(f"{role}.typed") != runs.made(f"{role}.text")]
+    assert not different
+    assert not [role for role in VARIABLES if runs.made(f"{role}.typed").startswith("Refused")]
+
+
+def test_what_is_none_is_refused_by_the_name_that_was_set(runs: Runs) -> None:
+    """In one sentence: by the short name, where a person set that one."""
+    wrong: dict[str, dict[str, str]] = {}
+    named: dict[str, str] = {}
+    for role, variables in VARIABLES.items():
+        defaults = (ROOT / "roles" / role / "defaults/main.yml").read_text()
+        for index, (name, kind) in enumerate(variables.items()):
+            short = name.replace(role, "mlflow", 1)
+            value = WRONG[kind][index % len(WRONG[kind])]
+            for variable in [name, *([short] if f"{short} |" in defaults else [])]:
+                host = f"{role}.{variable.replace('_', '-')}"
+                wrong[host], named[host] = {variable: value}, f"Refused: {variable} is {json.dumps(value)}: set it to "
+    runs.run({"wrong.json": in_json(wrong)})
+    accepted = {host: runs.made(host)[:200] for host in wrong if not runs.made(host).startswith(named[host])}
+    assert not accepted
+    assert all(runs.made(host).count(". ") == 0 and runs.made(host).endswith(".") for host in wrong)
