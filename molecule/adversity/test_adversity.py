@@ -113,8 +113,10 @@ def ask(host, name: str) -> str:
         ("mlflow_postgres : Create the database", 0.2),
         ("mlflow_venv : Install MLflow", 4),
         ("mlflow_venv : Ask MLflow for its version", 1),
-        ("mlflow_systemd : Write directories, programs and units", 0.5),
-        ("mlflow_systemd : Write what may be secret", 0.5),
+        ("mlflow_systemd : Write directories and programs", 0.5),
+        ("mlflow_systemd : Write the secrets of a new deployment", 0.5),
+        ("mlflow_systemd : Write the units", 0.5),
+        ("mlflow_systemd : Open the sockets", 0.5),
         ("mlflow_systemd : Create or migrate the schema", 6),
         ("mlflow_systemd : Start MLflow", 1),
         ("mlflow_nginx : Write the users", 1),
@@ -134,7 +136,7 @@ def test_a_run_is_cut_off(host, task, seconds):
                 break
         else:
             pytest.fail(f"the run never came to {task}:\n{''.join(output)[-3000:]}")
-    host.run("pkill --signal KILL --full 'AnsiballZ|/opt/mlflow/uv|/bin/mlflow --version|/bin/mlflow db'; pkill --signal KILL 'apt-get|dpkg'")
+    host.run("pkill --signal KILL --full 'AnsiballZ|/opt/mlflow/uv|/bin/mlflow --version|-m mlflow db'; pkill --signal KILL 'apt-get|dpkg'")
 
 
 def test_the_next_run_finishes(host):

@@ -68,7 +68,7 @@ def test_ceilings(host):
     assert (found["OOMPolicy"], found["LimitCORE"], found["LimitCORESoft"]) == ("continue", "0", "0")
 
 
-@pytest.mark.parametrize("directory", ["/etc", "/usr/bin", "/opt/mlflow/current/bin", "/opt/mlflow/libexec", "/run", "/var/log/mlflow", "/var/cache", "/srv"])
+@pytest.mark.parametrize("directory", ["/etc", "/usr/bin", "/opt/mlflow/current/bin", "/opt/mlflow/libexec", "/run", "/var/lib/mlflow", "/var/log/mlflow", "/var/cache", "/srv"])
 def test_system_is_read_only(inside, directory):
     assert "Read-only file system" in inside(f"touch {directory}/planted")
 
@@ -79,7 +79,7 @@ def test_nothing_is_seen_of(inside, directory):
 
 
 def test_dumps_cannot_be_swapped(inside):
-    assert "Device or resource busy" in inside("mv /var/lib/mlflow/backups /var/lib/mlflow/mine")
+    assert "Read-only file system" in inside("mv /var/lib/mlflow/backups /var/lib/mlflow/mine")
 
 
 def test_own_data_can_be_written(inside):
@@ -88,7 +88,7 @@ def test_own_data_can_be_written(inside):
 
 
 def test_what_it_writes_it_cannot_execute(host, inside):
-    for directory in ["/var/lib/mlflow", "/tmp", "/var/tmp", "/dev/shm"]:
+    for directory in ["/var/lib/mlflow/artifacts", "/var/lib/mlflow/tmp", "/var/lib/mlflow/home", "/tmp", "/var/tmp", "/dev/shm"]:
         script = f"cp /bin/true {directory}/planted && {directory}/planted && echo ran; rm {directory}/planted"
         assert "Permission denied" in inside(script)
         assert outside(host, script) == "ran" or directory == "/dev/shm", "which a host may have mounted so"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import json
 import os
 import time
 from urllib.parse import quote
@@ -49,7 +50,7 @@ def test_user_cannot_log_in(host):
     user = host.user("mlflow")
     assert user.shell == "/usr/sbin/nologin"
     assert user.uid < 1000
-    assert not user.home.startswith("/home")
+    assert user.home == "/nonexistent"
     assert host.run("getent shadow mlflow").stdout.split(":")[1] in ("!", "!!", "*", "!*")
 
 
@@ -60,9 +61,11 @@ def test_user_cannot_log_in(host):
         ("/etc/nginx/mlflow.htpasswd", "root", "www-data", 0o640),
         ("/etc/nginx/mlflow/tls/selfsigned/ca.key", "root", "root", 0o600),
         ("/etc/nginx/mlflow/tls/selfsigned/privkey.pem", "root", "root", 0o600),
-        ("/var/lib/mlflow", "mlflow", "mlflow", 0o750),
+        ("/etc/mlflow/secrets.env", "root", "root", 0o600),
+        ("/var/lib/mlflow", "root", "mlflow", 0o750),
+        ("/var/lib/mlflow/backups", "root", "root", 0o700),
         ("/var/lib/mlflow/artifacts", "mlflow", "mlflow", 0o750),
-        ("/var/log/mlflow", "mlflow", "mlflow", 0o750),
+        ("/var/log/mlflow", "root", "mlflow", 0o750),
         (SOCKET, "mlflow", "mlflow", 0o660),
     ],
 )
@@ -97,7 +100,7 @@ def test_schema_is_the_one_this_mlflow_expects(host):
         "MLFLOW_BACKEND_STORE_URI='postgresql+psycopg2://mlflow@/mlflow?host=/var/run/postgresql' "
         f"{PYTHON} /opt/mlflow/libexec/mlflow_schema.py",
     )
-    assert run.stdout.strip() == "current", run.stderr
+    assert json.loads(run.stdout)["state"] == "current", run.stderr
 
 
 def test_release_is_locked_and_current(host):

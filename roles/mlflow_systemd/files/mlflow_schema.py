@@ -1,24 +1,33 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Say how the schema of MLflow's database stands against the MLflow that is installed.
+"""Say how MLflow's database stands to the release whose Python runs this. Changes nothing.
 
-The database URI is read from MLFLOW_BACKEND_STORE_URI. Prints one word:
+    mlflow_schema.py            prints what it found, as JSON
+    mlflow_schema.py --start    says nothing where the release may start, and a sentence where it may not: MLflow would migrate the schema
 
-* C(empty): the database has no table of MLflow
-* C(current): the schema is the one that this MLflow expects
-* C(old): C(mlflow db upgrade) has migrations to run
-
-Exits with 1 and a sentence on stderr where the schema is newer than this MLflow.
+The database is that of MLFLOW_BACKEND_STORE_URI. Exits with 1 and a sentence on stderr where it cannot be reached.
 """
 
-from __future__ import annotations
-
 import ast
+import json
 import os
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg2
+
+QUESTION = """
+SELECT current_setting('server_version_num')::int / 10000,
+       current_schema(),
+       (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'),
+       (SELECT coalesce(sum(pg_table_size(c.oid)), 0)::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'),
+       (SELECT coalesce(array_agg(n.nspname::text), '{}') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relname = 'alembic_version' AND c.relkind = 'r'
+          AND EXISTS (SELECT FROM pg_class e WHERE e.relnamespace = n.oid AND e.relname = 'experiments'))
+"""
 
 
 def revisions(package: Path) -> dict[str, list[str]]:
@@ -35,29 +44,52 @@ def revisions(package: Path) -> dict[str, list[str]]:
     return found
 
 
-def main() -> int:
+def ask() -> dict:
+    """
+    state      "empty" without MLflow's tables, "current", "old", "newer" (a revision that this release does not know), or "hidden": MLflow's
+               tables are in a schema in which this login role does not look
+    revisions  those of the database
+    schema     where the login role looks, and would create tables
+    schemas    those that hold MLflow's tables
+    tables     how many the database holds, MLflow's or not
+    size       of the tables without their indexes, in bytes
+    server     the major release of PostgreSQL
+    """
     # The package is found, not imported.
     known = revisions(Path(find_spec("mlflow").submodule_search_locations[0]))
     heads = set(known).difference(*known.values())
-    connection = psycopg2.connect(os.environ["MLFLOW_BACKEND_STORE_URI"].replace("postgresql+psycopg2:", "postgresql:", 1))
+    connection = psycopg2.connect(os.environ["MLFLOW_BACKEND_STORE_URI"].replace("postgresql+psycopg2:", "postgresql:", 1), connect_timeout=10)
     with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('alembic_version') IS NOT NULL")
-        (exists,) = cursor.fetchone()
+        cursor.execute("SET lock_timeout = '10s'")
+        cursor.execute(QUESTION)
+        server, schema, tables, size, schemas = cursor.fetchone()
         found = set()
-        if exists:
-            cursor.execute("SELECT version_num FROM alembic_version")
-            found = {row[0] for row in cursor}
+        cursor.execute("SELECT to_regclass(quote_ident(current_schema()) || '.alembic_version') IS NOT NULL")
+        if cursor.fetchone()[0]:
+            cursor.execute(f'SELECT version_num FROM "{schema}".alembic_version')
+            found = {row[0] for row in cursor if re.fullmatch("[0-9a-f]{1,32}", row[0])}
 
-    if not found:
-        print("empty")
-    elif found == heads:
-        print("current")
-    elif found <= set(known):
-        print("old")
+    if found:
+        state = "current" if found == heads else "old" if found <= set(known) else "newer"
     else:
+        state = "hidden" if set(schemas) - {schema} else "empty"
+    return {
+        "state": state, "revisions": sorted(found), "schema": schema or "", "schemas": sorted(schemas), "tables": tables, "size": size, "server": server
+    }  # fmt: skip
+
+
+def main() -> int:
+    try:
+        found = ask()
+    except psycopg2.Error as error:
+        print(f"The database does not answer: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    if sys.argv[1:] != ["--start"]:
+        print(json.dumps(found))
+    elif found["state"] != "current":
         print(
-            f"The database has the schema {', '.join(sorted(found))}, which this MLflow does not know: "
-            "a newer MLflow has used it. Set mlflow_version to that release.",
+            "MLflow does not start: its database has another schema than this release, and the server would change it without a dump. "
+            "Run ansible-playbook site.yml, which dumps the database and migrates it.",
             file=sys.stderr,
         )
         return 1

@@ -4,8 +4,8 @@
 `mlflow server` keeps a parent process that only waits, and answers its Flask routes through a bridge inside the ASGI
 application. Here one gunicorn master loads MLflow once and forks workers; each of them serves
 
-* the Flask application, from a pool of threads, on the socket systemd names "wsgi", and
-* the complete ASGI application, from an event loop in one more thread, on every other socket ("asgi").
+* the Flask application, from a pool of threads, on the unix socket at MLFLOW_SERVE_WSGI_SOCKET, and
+* the complete ASGI application, from an event loop in one more thread, on every other socket.
 
 One process id, two stages:
 
@@ -73,13 +73,15 @@ def prepare():
 
 
 def sockets_from_systemd():
-    """The file descriptors of the sockets named "wsgi", and those of all others."""
+    """The file descriptors of the socket at MLFLOW_SERVE_WSGI_SOCKET, and those of all others."""
     if os.environ.pop("LISTEN_PID", None) != str(os.getpid()):
         sys.exit("mlflow_serve takes its sockets from systemd, and got none")
-    count = int(os.environ.pop("LISTEN_FDS"))
-    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")[:count]
-    fds = list(enumerate(names, start=3))
-    return [fd for fd, name in fds if name == "wsgi"], [fd for fd, name in fds if name != "wsgi"]
+    os.environ.pop("LISTEN_FDNAMES", None)
+    wsgi, asgi = [], []
+    for fd in range(3, 3 + int(os.environ.pop("LISTEN_FDS"))):
+        with socket.socket(fileno=os.dup(fd)) as listener:
+            (wsgi if listener.getsockname() == os.environ.get("MLFLOW_SERVE_WSGI_SOCKET") else asgi).append(fd)
+    return wsgi, asgi
 
 
 def with_proxy(app):
