@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from servers import HOST, LAUNCHER, PYTHON, as_user, free_port, give, program, run_mlflow_python, wait_until_healthy, with_variable
+from servers import HOST, LAUNCHER, PYTHON, as_user, free_port, give, postgresql_program, run_mlflow_python, wait_until_healthy, with_variable
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +30,7 @@ def top() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def database(top: Path) -> Iterator[str]:
     """The URI of an empty database."""
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
-    initdb, postgres, psql = (program(name, "postgresql", versions) for name in ("initdb", "postgres", "psql"))
+    initdb, postgres, psql = map(postgresql_program, ("initdb", "postgres", "psql"))
     home = give(top / "pg", "postgres")
     user = as_user("postgres")
     admin = "postgres" if user else pwd.getpwuid(os.geteuid()).pw_name

@@ -34,6 +34,11 @@ def program(name: str, package: str, places: Sequence[Path] = ()) -> str:
     return found
 
 
+def postgresql_program(name: str) -> str:
+    """The path of a program of PostgreSQL, of the newest release."""
+    return program(name, "postgresql", sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True))
+
+
 def run_mlflow_python(code: str) -> str:
     """What code prints in the Python that has MLflow."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
