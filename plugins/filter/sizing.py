@@ -14,7 +14,7 @@ description:
   - "MLflow keeps a pool of connections for runs, one for the model registry and, with job workers, one for jobs, in each worker. Some
     calls, such as log-batch, hold two connections for runs at once: where a thread could not get its second, MLflow would answer 400
     after 30 s, which clients do not repeat. So a pool holds two for each thread."
-  - During a restart the workers of before finish what they have while new ones serve.
+  - During a restart the workers of before finish what they have while new ones serve. They have closed the connections that they don't use.
 positional: wishes
 options:
   _input:
@@ -76,7 +76,7 @@ __example_sizing: >-
     | mlops.mlflow.sizing({'workers': 0, 'threads': 0, 'pool_size': 0, 'max_connections': 100, 'memory_percent': 75,
                            'job_execution': false, 'job_workers': 1})
   }}
-# {'workers': 3, 'threads': 5, 'pool_size': 5, 'max_overflow': 5, 'connections': 90, 'memory_mib': 1500, 'tasks': 878, 'problems': []}
+# {'workers': 3, 'threads': 6, 'pool_size': 6, 'max_overflow': 6, 'connections': 90, 'memory_mib': 1500, 'tasks': 884, 'problems': []}
 """
 
 RETURN = r"""
@@ -134,9 +134,13 @@ def job_connections(workers: int) -> int:
 
 
 def worker_connections(threads: int, pool_size: int, jobs: bool) -> int:
-    """Connections of one worker: two for runs for each thread; of the other stores a thread holds one, or the pool keeps it."""
+    """Connections of one worker: all of the pool for runs, and of that for the registry one for each thread, or what the pool keeps.
+
+    The routes of jobs have forty threads of their own: that pool may be full, too.
+    """
     kept = pool_size or threads
-    return max(2 * threads, kept + 1) + (2 if jobs else 1) * max(threads, kept)
+    pool = max(2 * threads, kept + 1)
+    return pool + max(threads, kept) + (pool if jobs else 0)
 
 
 def sizing(facts: dict[str, int], wishes: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -148,7 +152,8 @@ def sizing(facts: dict[str, int], wishes: dict[str, t.Any]) -> dict[str, t.Any]:
     memory = facts["memory_mib"] * wishes["memory_percent"] // 100
 
     def connections(workers: int, threads: int) -> int:
-        return facts["generations"] * workers * worker_connections(threads, pool_size, jobs) + of_jobs
+        finishing = (facts["generations"] - 1) * 2 * threads
+        return workers * (worker_connections(threads, pool_size, jobs) + finishing) + of_jobs
 
     def most_threads(workers: int) -> int:
         return next((threads for threads in range(MOST_THREADS, 1, -1) if connections(workers, threads) <= free), 1)

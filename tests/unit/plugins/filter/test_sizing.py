@@ -34,15 +34,15 @@ def size(cores: int = 4, memory_mib: int = 7900, generations: int = 2, **wishes:
         ({"cores": 1, "memory_mib": 960}, 1, 8),
         ({"cores": 2, "memory_mib": 1975}, 1, 8),
         ({"cores": 2, "memory_mib": 3900}, 2, 8),
-        ({"cores": 4, "memory_mib": 7900}, 3, 5),
-        ({"cores": 64, "memory_mib": 256_000}, 3, 5),
+        ({"cores": 4, "memory_mib": 7900}, 3, 6),
+        ({"cores": 64, "memory_mib": 256_000}, 3, 6),
         ({"cores": 64, "memory_mib": 256_000, "max_connections": 300}, 3, 8),
-        ({"cores": 64, "memory_mib": 256_000, "max_connections": 50}, 1, 7),
+        ({"cores": 64, "memory_mib": 256_000, "max_connections": 50}, 2, 4),
         ({"cores": 64, "memory_mib": 256_000, "generations": 1}, 3, 8),
         ({"cores": 4, "memory_mib": 7900, "job_execution": True}, 2, 4),
         ({"cores": 4, "memory_mib": 7900, "threads": 8}, 2, 8),
-        ({"cores": 4, "memory_mib": 7900, "workers": 3}, 3, 5),
-        ({"cores": 4, "memory_mib": 7900, "pool_size": 2}, 3, 5),
+        ({"cores": 4, "memory_mib": 7900, "workers": 3}, 3, 6),
+        ({"cores": 4, "memory_mib": 7900, "pool_size": 2}, 3, 6),
     ],
     ids=json.dumps,
 )
@@ -63,12 +63,12 @@ def test_the_defaults_of_every_server_fit() -> None:
 def test_the_whole_of_an_answer() -> None:
     assert size() == {
         "workers": 3,
-        "threads": 5,
-        "pool_size": 5,
-        "max_overflow": 5,
+        "threads": 6,
+        "pool_size": 6,
+        "max_overflow": 6,
         "connections": 90,
         "memory_mib": 1500,
-        "tasks": 128 + 2 * 3 * 125,
+        "tasks": 128 + 2 * 3 * 126,
         "problems": [],
     }
 
@@ -101,18 +101,18 @@ def test_a_pool_holds_two_connections_for_each_thread(threads: int, pool_size: i
         ),
         (
             {"workers": 3, "threads": 8},
-            "3 workers may open 144 connections during a restart and the database takes 100, of which 96 are MLflow's:"
+            "3 workers may open 120 connections during a restart and the database takes 100, of which 96 are MLflow's:"
             " lower mlflow_systemd_workers, or lower mlflow_systemd_threads, or raise max_connections in mlflow_postgres_settings and"
             " mlflow_systemd_max_connections with it.",
         ),
         (
-            {"pool_size": 40},
-            "1 worker may open 162 connections during a restart and the database takes 100, of which 96 are MLflow's:"
+            {"pool_size": 60},
+            "1 worker may open 123 connections during a restart and the database takes 100, of which 96 are MLflow's:"
             " lower mlflow_systemd_pool_size, or raise max_connections in mlflow_postgres_settings and mlflow_systemd_max_connections with it.",
         ),
         (
             {"job_execution": True, "job_workers": 4},
-            "1 worker and the job workers may open 105 connections during a restart and the database takes 100, of which 96 are MLflow's:"
+            "1 worker and the job workers may open 104 connections during a restart and the database takes 100, of which 96 are MLflow's:"
             " lower mlflow_systemd_job_workers, or raise max_connections in mlflow_postgres_settings and mlflow_systemd_max_connections with it.",
         ),
     ],
