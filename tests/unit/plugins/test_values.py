@@ -42,6 +42,8 @@ REGISTERED: dict[str, t.Any] = {
     "__mlflow_postgres_distribution_version": "14",
     "__mlflow_systemd_host": {"paths": {}},
 }
+# What no template shows.
+CHECKS = {"mlflow_postgres": ["(__mlflow_postgres_wanted_version in __mlflow_postgres_supported_versions)"]}
 KEEP = '''
 from pathlib import Path
 
@@ -65,7 +67,7 @@ VARIABLES = {
 
 def play(role: str, hosts: str) -> dict[str, t.Any]:
     templates = sorted(str(path) for path in (ROOT / "roles" / role / "templates").glob("*.j2"))
-    shown = [f"__{role}_typed | to_json", *(f"lookup('ansible.builtin.template', {path!r})" for path in templates)]
+    shown = [f"__{role}_typed | to_json", *CHECKS.get(role, []), *(f"lookup('ansible.builtin.template', {path!r})" for path in templates)]
     return {
         "hosts": "{{ [%r] | join }}" % hosts,  # a filter, as in the playbook site: Ansible then loads its filters once
         "gather_facts": False,
@@ -176,6 +178,14 @@ def test_a_string_among_extra_variables_makes_what_the_typed_value_makes(runs: R
     different = [role for role in VARIABLES if runs.made(f"{role}.typed") != runs.made(f"{role}.text")]
     assert not different
     assert not [role for role in VARIABLES if runs.made(f"{role}.typed").startswith("Refused")]
+
+
+def test_a_release_may_be_a_number(runs: Runs) -> None:
+    """As it is in YAML, where nobody quotes it."""
+    hosts = {"mlflow_postgres.text": {"mlflow_postgres_version": "15"}, "mlflow_postgres.number": {"mlflow_postgres_version": 15}}
+    runs.run({"releases.json": in_json(hosts)})
+    assert runs.made("mlflow_postgres.text") == runs.made("mlflow_postgres.number")
+    assert "True" in runs.made("mlflow_postgres.number")
 
 
 def test_what_is_none_is_refused_by_the_name_that_was_set(runs: Runs) -> None:
