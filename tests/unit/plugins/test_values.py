@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import typing as t
@@ -51,9 +52,6 @@ class FilterModule:
     def filters(self):
         return {"keep": lambda text, path: Path(path).write_text(str(text)) and ""}
 '''
-
-Case = t.Tuple[str, str, t.Any]
-
 
 def options_of(role: Path) -> dict[str, t.Any]:
     return yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
@@ -146,38 +144,30 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(tmp_path_factory.mktemp("values"))
 
 
-def cases() -> t.Iterator[tuple[str, dict[str, t.Any], dict[str, str]]]:
-    """For each variable a host, what it has typed, and what it has as a string."""
-    for role, variables in VARIABLES.items():
-        for index, (name, kind) in enumerate(variables.items()):
-            for typed in (True, False) if kind == "bool" else (NUMBER,):
-                text = WORDS[typed][index % 5] if kind == "bool" else str(typed)
-                yield f"{role}.{name.replace('_', '-')}.{str(typed).lower()}", {name: typed}, {name: text}
+def typed(role: str, choice: bool) -> dict[str, t.Any]:
+    """A value for each variable of a role."""
+    return {name: choice if kind == "bool" else NUMBER for name, kind in VARIABLES[role].items()}
+
+
+def text(role: str, choice: bool) -> dict[str, str]:
+    """The same, as strings."""
+    return {name: WORDS[value][index % 5] if value is choice else str(value) for index, (name, value) in enumerate(typed(role, choice).items())}
 
 
 def test_there_are_variables_of_every_role() -> None:
     assert len(VARIABLES) >= 5 and all(VARIABLES.values()), VARIABLES
 
 
-def test_a_string_in_an_ini_inventory_makes_what_the_typed_value_makes(runs: Runs) -> None:
-    typed = {f"{host}.typed": values for host, values, _texts in cases()}
-    texts = {f"{host}.text": values for host, _values, values in cases()}
-    runs.run({"typed.json": in_json(typed), "texts.ini": in_ini(texts)})
-    different = [host for host, _values, _texts in cases() if runs.made(f"{host}.typed") != runs.made(f"{host}.text")]
-    assert not different
-    assert not [host for host in [*typed, *texts] if runs.made(host).startswith("Refused")]
-
-
 @pytest.mark.parametrize("choice", [True, False])
-def test_a_string_among_extra_variables_makes_what_the_typed_value_makes(runs: Runs, choice: bool) -> None:
-    values = {name: choice if kind == "bool" else NUMBER for variables in VARIABLES.values() for name, kind in variables.items()}
-    words = [f"{name}={WORDS[choice][index % 5] if value is choice else value}" for index, (name, value) in enumerate(values.items())]
-    typed, texts = ({f"{role}.{kind}": {} for role in VARIABLES} for kind in ("typed", "text"))
-    runs.run({"typed.json": in_json(typed)}, "--extra-vars", json.dumps(values))
-    runs.run({"texts.json": in_json(texts)}, *(option for word in words for option in ("--extra-vars", word)))
-    different = [role for role in VARIABLES if runs.made(f"{role}.typed") != runs.made(f"{role}.text")]
-    assert not different
+def test_a_string_makes_what_the_typed_value_makes(runs: Runs, choice: bool) -> None:
+    """In an INI inventory, and by --extra-vars NAME=VALUE."""
+    values = in_json({f"{role}.typed": typed(role, choice) for role in VARIABLES})
+    runs.run({"typed.json": values, "texts.ini": in_ini({f"{role}.ini": text(role, choice) for role in VARIABLES})})
+    extra = [f"{name}={value}" for role in VARIABLES for name, value in text(role, choice).items()]
+    runs.run({"extra.json": in_json({f"{role}.extra": {} for role in VARIABLES})}, *(option for words in extra for option in ("--extra-vars", words)))
     assert not [role for role in VARIABLES if runs.made(f"{role}.typed").startswith("Refused")]
+    assert not [role for role in VARIABLES if runs.made(f"{role}.ini") != runs.made(f"{role}.typed")]
+    assert not [role for role in VARIABLES if runs.made(f"{role}.extra") != runs.made(f"{role}.typed")]
 
 
 def test_a_release_may_be_a_number(runs: Runs) -> None:
@@ -189,18 +179,22 @@ def test_a_release_may_be_a_number(runs: Runs) -> None:
 
 
 def test_what_is_none_is_refused_by_the_name_that_was_set(runs: Runs) -> None:
-    """In one sentence: by the short name, where a person set that one."""
+    """In a sentence for each: by the short name, where a person set that one."""
     wrong: dict[str, dict[str, str]] = {}
-    named: dict[str, str] = {}
     for role, variables in VARIABLES.items():
         defaults = (ROOT / "roles" / role / "defaults/main.yml").read_text()
-        for index, (name, kind) in enumerate(variables.items()):
-            short = name.replace(role, "mlflow", 1)
-            value = WRONG[kind][index % len(WRONG[kind])]
-            for variable in [name, *([short] if f"{short} |" in defaults else [])]:
-                host = f"{role}.{variable.replace('_', '-')}"
-                wrong[host], named[host] = {variable: value}, f"Refused: {variable} is {json.dumps(value)}: set it to "
+        names = list(variables)
+        for kind, chosen in {"own": names, "short": [short(role, name) if f"{short(role, name)} |" in defaults else name for name in names]}.items():
+            values = (WRONG[variables[name]][index % len(WRONG[variables[name]])] for index, name in enumerate(names))
+            wrong[f"{role}.{kind}"] = dict(zip(chosen, values))
     runs.run({"wrong.json": in_json(wrong)})
-    accepted = {host: runs.made(host)[:200] for host in wrong if not runs.made(host).startswith(named[host])}
-    assert not accepted
-    assert all(runs.made(host).count(". ") == 0 and runs.made(host).endswith(".") for host in wrong)
+    assert "mlflow_port" in wrong["mlflow_nginx.short"]
+    for host, values in wrong.items():
+        said = runs.made(host)
+        assert said.startswith("Refused: ")
+        sentences = re.findall(r'(\w+) is (".*?"): set it to [^.]+\.', said)
+        assert sorted(sentences) == sorted((name, json.dumps(value)) for name, value in values.items())
+
+
+def short(role: str, name: str) -> str:
+    return name.replace(role, "mlflow", 1)
