@@ -103,6 +103,7 @@ def asked_for(telemetry) -> StandIn:
     deployed(
         {
             "mlflow_artifacts_dir": "/srv/artifacts",
+            "mlflow_artifacts_moved_from": "/var/lib/mlflow/artifacts",
             "mlflow_systemd_environment": {"MLFLOW_SERVER_ENABLE_CUSTOM_SCORERS": "true", "REQUESTS_CA_BUNDLE": AUTHORITY},
             "mlflow_systemd_job_execution": True,
             "mlflow_systemd_telemetry": True,
@@ -166,7 +167,7 @@ def test_telemetry_sends(host, asked_for):
     assert asked == {("GET", name) for name in TELEMETRY[:2]}
 
 
-@pytest.mark.parametrize("variables", [{"mlflow_launcher": "cli"}, {}], ids=["cli", "default"])
+@pytest.mark.parametrize("variables", [{"mlflow_launcher": "cli", "mlflow_artifacts_moved_from": "/srv/artifacts"}, {}], ids=["cli", "default"])
 def test_mlflow_works_inside(host, variables):
     deployed(variables)
     assert_nothing_was_refused(host)

@@ -441,7 +441,7 @@ class Roundtrip:
         except OSError as error:
             raise Failure(
                 f"MLflow tells its clients to fetch artifacts from {host}, and this host can't"
-                f" ({getattr(error, 'reason', error)}): set mlflow_direct_downloads to false"
+                f" ({getattr(error, 'reason', error)}): set mlflow_direct_transfers to false"
             ) from error
         return gzip.decompress(content) if answer.headers.get("Content-Encoding") == "gzip" else content
 

@@ -200,6 +200,29 @@ def with_large_pieces(protocol):
     return Protocol
 
 
+def keep_compressed():
+    """Store a compressed file in S3 as what it is: of one with a Content-Encoding, clients get what is packed in it."""
+    import mimetypes
+
+    from mlflow.store.artifact import s3_artifact_repo
+
+    def guess_type(name):
+        kind, encoding = mimetypes.guess_type(name)
+        return (f"application/{encoding}" if encoding else kind), None
+
+    s3_artifact_repo.guess_type = guess_type
+
+
+def proxy_transfers():
+    """Tell no client to fetch from a store, or to send there, what MLflow itself can pass on: clients may not reach it."""
+    from mlflow.server import handlers
+
+    class Unsupported:
+        """What no store is."""
+
+    handlers.MultipartDownloadMixin = handlers.MultipartUploadMixin = Unsupported
+
+
 def serve():
     import uvicorn
     from gunicorn.app.base import Application
@@ -284,6 +307,9 @@ def serve():
 
             import mlflow.server.fastapi_app
 
+            keep_compressed()
+            if os.environ.get("MLFLOW_SERVE_DIRECT_TRANSFERS") != "true":
+                proxy_transfers()
             return mlflow.server.app
 
     def keep_sockets(arbiter):
