@@ -14,6 +14,7 @@ from attack import CLIENT, DOMAIN, FIGURES, GOOD, HERE, PORT, SCHEME, SERVER, US
 
 INVENTORY = os.environ["MLFLOW_TEST_INVENTORY"]
 VERSION = "/version"
+ON = {"mlflow_fail2ban": True, "mlflow_nginx_fail2ban_attempts": 6}
 
 
 def deploy(**variables) -> str:
@@ -50,7 +51,7 @@ def walls(own):
     )
     on(SERVER, "sh", "-c", ": >/var/log/nginx/mlflow.error.log")  # fail2ban would read of the tests before
     on(SERVER, "systemd-run", "--quiet", "--unit=elsewhere", "--collect", "python3", "-m", "http.server", "8099")
-    out = deploy(mlflow_allow=[own.split("/")[0], "192.0.2.0/24"], mlflow_firewall=True, mlflow_fail2ban=True, mlflow_nginx_fail2ban_attempts=6)
+    out = deploy(mlflow_allow=[own.split("/")[0], "192.0.2.0/24"], **ON)
     assert "changed=0" not in out
     yield
     deploy()
@@ -60,11 +61,6 @@ def walls(own):
 def from_(address: str, raw: str, count: int = 1) -> list[int]:
     group = {"count": 1, "sources": [address], "requests": [raw] * count, "pause": 0.2}
     return [status for status, *_rest in json.loads(python(CLIENT, "flood.py", DOMAIN, PORT, SCHEME, data=json.dumps([group])))[0]]
-
-
-def test_second_run_changes_nothing(own):
-    out = deploy(mlflow_allow=[own.split("/")[0], "192.0.2.0/24"], mlflow_firewall=True, mlflow_fail2ban=True, mlflow_nginx_fail2ban_attempts=6)
-    assert "changed=0" in out, re.findall(r"TASK \[.*\]\W+changed: .*", out)
 
 
 def test_only_listed_addresses_may_come(own, other):
@@ -78,16 +74,6 @@ def test_only_listed_addresses_may_come(own, other):
     assert [from_(other, claim) for claim in claims] == [[403]] * 4
     here = ["curl", "--silent", "--insecure", "--output", "/dev/null", "--write-out", "%{http_code}", "--resolve", f"{DOMAIN}:{PORT}:127.0.0.1"]
     assert on(SERVER, *here, f"{SCHEME}://{DOMAIN}:{PORT}/health") == "200", "the server itself may always"
-
-
-def test_firewall_leaves_ssh_and_nginx_open():
-    rules = on(SERVER, "ufw", "status")
-    assert "Status: active" in rules
-    assert {rule.split()[0] for rule in rules.splitlines() if "ALLOW" in rule} == {"22/tcp", "2022/tcp", "80/tcp", "443/tcp"}
-    knock = "import socket, sys\nfor port in map(int, sys.argv[2:]):\n s = socket.socket(); s.settimeout(3)\n"
-    knock += " try: s.connect((sys.argv[1], port)); print('open')\n except TimeoutError: print('closed')\n except ConnectionRefusedError: print('refused')"
-    assert on(SERVER, "sh", "-c", "ss -Hltn sport = :8099") != ""
-    assert on(CLIENT, "python3", "-c", knock, DOMAIN, PORT, "2022", "8099").split() == ["open", "open", "closed"]
 
 
 def test_whoever_goes_on_guessing_is_banned(own, other):
@@ -104,3 +90,23 @@ def test_whoever_goes_on_guessing_is_banned(own, other):
     on(SERVER, "fail2ban-client", "set", "mlflow", "unbanip", *banned)
     assert from_(own.split("/")[0], request("GET", VERSION, GOOD, "Connection: close"))[0] in (200, 429)
     FIGURES.append("fail2ban: banned after 6 wrong passwords, its connections refused by the kernel; unbanned and in again")
+
+
+def test_firewall_leaves_ssh_and_nginx_open(own, other):
+    """Nginx to who may come, and SSH to all: nobody had made a rule for it."""
+    listed = own.split("/")[0]
+    walls = {"mlflow_allow": [listed, "192.0.2.0/24"], "mlflow_firewall": True, **ON}
+    deploy(**walls)
+    out = deploy(**walls)
+    assert "changed=0" in out, re.findall(r"TASK \[.*\]\W+changed: .*", out)
+    rules = on(SERVER, "ufw", "status")
+    assert "Status: active" in rules
+    assert {tuple(rule.split()[:3:2]) for rule in rules.splitlines() if "ALLOW" in rule and "(v6)" not in rule} == {
+        ("2022/tcp", "Anywhere"),
+        *((f"{port}/tcp", source) for port in (80, 443) for source in (listed, "192.0.2.0/24")),
+    }
+    knock = "import socket, sys\nfor port in map(int, sys.argv[3:]):\n s = socket.socket(); s.settimeout(3); s.bind((sys.argv[1], 0))\n"
+    knock += " try: s.connect((sys.argv[2], port)); print('open')\n except TimeoutError: print('closed')\n except ConnectionRefusedError: print('refused')"
+    assert on(SERVER, "sh", "-c", "ss -Hltn sport = :8099") != ""
+    assert on(CLIENT, "python3", "-c", knock, listed, DOMAIN, PORT, "2022", "8099").split() == ["open", "open", "closed"]
+    assert on(CLIENT, "python3", "-c", knock, other, DOMAIN, PORT, "2022", "8099").split() == ["closed", "open", "closed"]

@@ -157,7 +157,7 @@ def ask_users(names: list[str]) -> dict[str, dict[str, t.Any]]:
 def ask_units(module: AnsibleModule, names: list[str]) -> dict[str, dict[str, bool]]:
     if not names:
         return {}
-    shown = "Id,ActiveState,UnitFileState,NeedDaemonReload"
+    shown = "Id,ActiveState,UnitFileState,NeedDaemonReload,DropInPaths"
     command = [module.get_bin_path("systemctl", required=True), "show", f"--property={shown}", "--", *names]
     _code, out, _err = module.run_command(command, check_rc=True)
     answer = {}
@@ -167,7 +167,9 @@ def ask_units(module: AnsibleModule, names: list[str]) -> dict[str, dict[str, bo
         answer[name] = {
             "active": properties["ActiveState"] == "active",
             "enabled": properties.get("UnitFileState") == "enabled",
-            "outdated": properties["NeedDaemonReload"] == "yes",
+            # systemd doesn't notice the first drop-in of a unit, whose directory is new to it.
+            "outdated": properties["NeedDaemonReload"] == "yes"
+            or not {*glob.glob(f"/etc/systemd/system/{glob.escape(name)}.d/*.conf")} <= {*properties["DropInPaths"].split()},
         }
     return answer
 

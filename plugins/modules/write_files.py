@@ -66,6 +66,11 @@ options:
         description: Whether differences may be shown.
         type: bool
         default: true
+  test:
+    description:
+      - A command that fails where the entries are wrong together, or beside what else is on the host. It runs after all of them, if one changed.
+      - Where it fails, or anything before it does, every entry is put back as it was.
+    type: str
 notes:
   - Set C(no_log) on the task where a content is secret.
 """
@@ -83,6 +88,16 @@ EXAMPLES = r"""
       - path: /etc/systemd/system/old-example.service
         state: absent
   register: written
+
+- name: Write what nginx reads, unless it would refuse all of it then
+  mlops.mlflow.write_files:
+    entries:
+      - path: /etc/nginx/sites-available/example
+        content: "server { listen 8080; }\n"
+      - path: /etc/nginx/sites-enabled/example
+        state: link
+        target: /etc/nginx/sites-available/example
+    test: nginx -t
 
 - name: Restart where the service runs with something older
   ansible.builtin.systemd_service:
@@ -106,7 +121,9 @@ newest:
   sample: 1764021600.5
 """
 
+import contextlib
 import os
+import signal
 import stat
 import tempfile
 import typing as t
@@ -120,7 +137,7 @@ KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 def kind(path: str) -> str:
     try:
         return KINDS.get(stat.S_IFMT(os.lstat(path).st_mode), "special file")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return "absent"
 
 
@@ -184,6 +201,52 @@ def apply(module: AnsibleModule, entry: dict[str, t.Any]) -> tuple[bool, dict[st
     return changed, shown if changed and entry["diff"] else None
 
 
+def remember(path: str) -> tuple[str, bytes, os.stat_result | None]:
+    """What restore() needs: kind, content or target, and attributes."""
+    found = kind(path)
+    content = {"file": lambda: read(path), "link": lambda: os.readlink(os.fsencode(path))}.get(found, lambda: b"")()
+    return found, content, None if found == "absent" else os.lstat(path)
+
+
+def restore(path: str, was: tuple[str, bytes, os.stat_result | None]) -> None:
+    found, content, attributes = was
+    if found == "absent":
+        if os.path.isdir(path) and not os.path.islink(path):
+            os.rmdir(path)
+        elif os.path.lexists(path):
+            os.unlink(path)
+        return
+    if remember(path)[:2] != (found, content):
+        temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}")
+        if found == "link":
+            os.symlink(content, os.fsencode(temporary))
+        else:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(content)
+        os.replace(temporary, path)
+    if attributes and found != "link":
+        os.chown(path, attributes.st_uid, attributes.st_gid)
+        os.chmod(path, stat.S_IMODE(attributes.st_mode))
+
+
+def stop(number: int, _frame: t.Any) -> None:
+    raise SystemExit(128 + number)
+
+
+@contextlib.contextmanager
+def all_or_none(paths: list[str]) -> t.Iterator[None]:
+    """Put everything back where the block fails, or its run is cut off."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    before = {path: remember(path) for path in paths}
+    try:
+        yield
+    except BaseException:  # fail_json raises SystemExit
+        for path in reversed(before):
+            restore(path, before[path])
+        raise
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -204,26 +267,33 @@ def main() -> None:
                 },
                 "required_if": [("state", "file", ("content",)), ("state", "link", ("target",))],
             },
+            "test": {"type": "str"},
         },
         supports_check_mode=True,
     )
+    test = module.params["test"]
     paths, diffs, times = [], [], [0.0]
-    for entry in module.params["entries"]:
-        if not os.path.isabs(entry["path"]):
-            module.fail_json(msg=f"{entry['path']} is not an absolute path.")
-        if entry["content"] and not entry["diff"]:
-            module.no_log_values.add(entry["content"])  # which -vvv would show among the arguments
-        entry["mode"] = entry["mode"] or {"file": "0644", "directory": "0755"}.get(entry["state"])
-        try:
-            changed, diff = apply(module, entry)
-            if entry["state"] in ("file", "link") and os.path.lexists(entry["path"]):
-                times.append(os.lstat(entry["path"]).st_mtime)
-        except OSError as error:
-            module.fail_json(msg=f"{entry['path']} cannot be written: {error.strerror}.", changed=bool(paths), paths=paths)
-        if changed:
-            paths.append(entry["path"])
-        if diff:
-            diffs.append(diff)
+    with all_or_none([entry["path"] for entry in module.params["entries"]]) if test else contextlib.nullcontext():
+        for entry in module.params["entries"]:
+            if not os.path.isabs(entry["path"]):
+                module.fail_json(msg=f"{entry['path']} is not an absolute path.")
+            if entry["content"] and not entry["diff"]:
+                module.no_log_values.add(entry["content"])  # which -vvv would show among the arguments
+            entry["mode"] = entry["mode"] or {"file": "0644", "directory": "0755"}.get(entry["state"])
+            try:
+                changed, diff = apply(module, entry)
+                if entry["state"] in ("file", "link") and os.path.lexists(entry["path"]):
+                    times.append(os.lstat(entry["path"]).st_mtime)
+            except OSError as error:
+                module.fail_json(msg=f"{entry['path']} cannot be written: {error.strerror}.", changed=bool(paths), paths=paths)
+            if changed:
+                paths.append(entry["path"])
+            if diff:
+                diffs.append(diff)
+        if test and paths and not module.check_mode:
+            code, out, err = module.run_command(test)
+            if code:
+                module.fail_json(msg=f"{test} fails with what was to be written, so all is as it was before: {(err or out).strip()}", rc=code)
     module.exit_json(changed=bool(paths), paths=paths, newest=max(times), diff=diffs)
 
 

@@ -77,6 +77,8 @@ class Nginx:
 
     def render(self, **variables: int) -> str:
         """The role's site with its own defaults and variables, but for names, places and what a test sets."""
+        build = subprocess.run([program("nginx", "nginx"), "-v"], capture_output=True, text=True, check=True).stderr
+        version = re.search(r"nginx/([0-9.]+)", build)[1]
         variables = {
             "mlflow_nginx_domain": HOST,
             "mlflow_nginx_domain_aliases": ["other"],
@@ -86,7 +88,7 @@ class Nginx:
             "mlflow_nginx_wsgi_upstreams": [f"unix:{self.top}/wsgi.sock"],
             "mlflow_nginx_artifacts_dir": f"{self.top}/artifacts",
             "mlflow_nginx_remember_seconds": SECONDS,
-            "__mlflow_nginx_build": {"stderr": subprocess.run([program("nginx", "nginx"), "-V"], capture_output=True, text=True, check=True).stderr},
+            "__mlflow_nginx_found": {"version": version, "openssl": "3.0", "hash_bucket_size": 0},
             "__mlflow_nginx_htpasswd": f"{self.top}/htpasswd",
             "__mlflow_nginx_perl_dir": str(NGINX_ROLE / "files"),
             "ansible_python_interpreter": sys.executable,

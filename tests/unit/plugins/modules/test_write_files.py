@@ -13,13 +13,14 @@ import stat
 import typing as t
 from pathlib import Path
 
+import pytest
 from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import run
 
 MINE = {"owner": pwd.getpwuid(os.geteuid()).pw_name, "group": grp.getgrgid(os.getegid()).gr_name}
 
 
-def write(*entries: dict[str, t.Any], check: bool = False) -> dict[str, t.Any]:
-    return run("write_files", check=check, entries=[{**MINE, **entry} for entry in entries])
+def write(*entries: dict[str, t.Any], check: bool = False, **options: str) -> dict[str, t.Any]:
+    return run("write_files", check=check, entries=[{**MINE, **entry} for entry in entries], **options)
 
 
 def look(directory: Path) -> dict[str, tuple]:
@@ -115,3 +116,42 @@ def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
 def test_what_was_done_before_a_failure_is_told(tmp_path: Path) -> None:
     answer = write({"path": f"{tmp_path}/file", "content": ""}, {"path": f"{tmp_path}/nowhere/file", "content": ""})
     assert answer["failed"] and answer["changed"] and answer["paths"] == [f"{tmp_path}/file"]
+
+
+def test_all_is_put_back_where_it_is_wrong_together(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("old\n")
+    (tmp_path / "old").chmod(0o640)
+    (tmp_path / "link").symlink_to("old")
+    (tmp_path / "gone").write_bytes(b"\xff")
+    entries = [
+        {"path": f"{tmp_path}/new", "state": "directory"},
+        {"path": f"{tmp_path}/new/file", "content": "new\n"},
+        {"path": f"{tmp_path}/old", "content": "new\n"},
+        {"path": f"{tmp_path}/link", "state": "link", "target": "new/file"},
+        {"path": f"{tmp_path}/gone", "state": "absent"},
+    ]
+
+    def seen() -> dict[str, tuple]:
+        return {name: found[:2] for name, found in look(tmp_path).items()}  # what and with which rights
+
+    before = seen()
+    refused = write(*entries, test=f"/bin/sh -c 'cat {tmp_path}/old {tmp_path}/link >&2; exit 7'")
+    assert (refused["failed"], refused["rc"], refused.get("changed", False)) == (True, 7, False)
+    assert refused["msg"].endswith("so all is as it was before: new\nnew")
+    assert seen() == before
+
+    refused = write(*entries, {"path": f"{tmp_path}/gone/below", "content": ""}, test="/bin/true")
+    assert "cannot be written" in refused["msg"]
+    assert seen() == before, "also where it does not come to the test"
+
+    assert write(*entries, check=True, test="/bin/false")["changed"], "nothing is there to be tested"
+    assert write(*entries, test="/bin/true")["changed"]
+    assert not write(*entries, test="/bin/false")["changed"], "tested where something changed"
+
+
+def test_all_is_put_back_where_a_run_is_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old\n")
+    with pytest.raises(AssertionError):  # it has no answer
+        write({"path": f"{tmp_path}/file", "content": "new\n"}, test=f"/bin/sh -c 'cp {tmp_path}/file {tmp_path}/seen && kill $PPID && sleep 2'")
+    assert (tmp_path / "seen").read_text() == "new\n"
+    assert (tmp_path / "file").read_text() == "old\n"

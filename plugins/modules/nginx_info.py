@@ -1,0 +1,254 @@
+#!/usr/bin/python
+# Copyright: (c) The mlops.mlflow maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nginx_info
+short_description: Ask which nginx a host has, and what its configuration says
+version_added: 0.1.0
+author: The mlops.mlflow maintainers (@mlops)
+description:
+  - Reads the configuration as nginx does, with all that it includes, and tells what a site needs to know that is put beside others.
+  - It answers also where nginx itself would refuse the configuration.
+attributes:
+  check_mode:
+    support: full
+    description: Can run in check mode.
+  diff_mode:
+    support: none
+    description: Returns no diff, as it changes nothing.
+  idempotence:
+    support: full
+    description: Changes nothing.
+options:
+  sites:
+    description: The files of the site that asks, and links to them. All other files are those of others.
+    type: list
+    elements: path
+    default: []
+  files:
+    description: Files and links that the site that asks consists of.
+    type: list
+    elements: path
+    default: []
+  prefix:
+    description: How names of the site that asks begin; empty for no question.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Ask whether nginx runs with something older
+  mlops.mlflow.nginx_info:
+    files: [/etc/nginx/sites-available/example, /etc/nginx/example.pem]
+  register: found
+
+- name: Reload it
+  ansible.builtin.service:
+    name: nginx
+    state: reloaded
+  when: found.newer | length > 0
+
+- name: Ask which nginx it is
+  mlops.mlflow.nginx_info:
+    sites: [/etc/nginx/sites-available/mlflow.conf, /etc/nginx/sites-enabled/zz-mlflow.conf]
+    prefix: mlops_mlflow
+  register: found
+
+- name: Let the user of nginx read a file
+  ansible.builtin.file:
+    path: /etc/nginx/example.htpasswd
+    owner: root
+    group: "{{ found.group }}"
+    mode: "0640"
+"""
+
+RETURN = r"""
+installed:
+  description: Whether nginx is there; nothing else is returned where it is not.
+  returned: always
+  type: bool
+version:
+  description: Its version.
+  returned: where it is installed
+  type: str
+  sample: 1.22.1
+openssl:
+  description: The version of OpenSSL that it runs with; empty without any.
+  returned: where it is installed
+  type: str
+  sample: 3.0.17
+user:
+  description: The user that its workers run as.
+  returned: where it is installed
+  type: str
+  sample: www-data
+group:
+  description: The group that its workers run as.
+  returned: where it is installed
+  type: str
+  sample: www-data
+problem:
+  description: Why nginx would refuse the configuration as it is; empty where it would not.
+  returned: where it is installed
+  type: str
+modules:
+  description: The modules that the configuration loads, or that are built in.
+  returned: where it is installed
+  type: list
+  elements: str
+  sample: [modules/ngx_http_perl_module.so]
+includes:
+  description: The patterns of what is included at the top, and in the block http.
+  returned: where it is installed
+  type: dict
+  sample: {main: ["/etc/nginx/modules-enabled/*.conf"], http: ["/etc/nginx/conf.d/*.conf", "/etc/nginx/sites-enabled/*"]}
+hash_bucket_size:
+  description: The server_names_hash_bucket_size that others set; 0 where nobody does.
+  returned: where it is installed
+  type: int
+server_names:
+  description: The names of O(sites) as they are.
+  returned: where it is installed
+  type: list
+  elements: str
+  sample: [mlflow.example.com, 192.0.2.7]
+ports:
+  description: The ports of others' sites, without the one that the package nginx brings and nobody changed.
+  returned: where it is installed
+  type: list
+  elements: int
+  sample: [80, 443]
+newer:
+  description: Which of O(files), or of what they lead to, changed since the nginx that runs read its configuration; none where it does not run.
+  returned: where it is installed
+  type: list
+  elements: str
+clashes:
+  description: Files of others that use a name that begins with O(prefix), with the name.
+  returned: where it is installed
+  type: list
+  elements: str
+  sample: ["/etc/nginx/sites-enabled/copy: mlops_mlflow_auth"]
+"""
+
+import hashlib
+import os
+import re
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mlops.mlflow.plugins.module_utils.nginx_config import Config, port_of, walk
+
+DEFAULT_SITE = "/etc/nginx/sites-available/default"
+
+
+def untouched(module: AnsibleModule, path: str) -> bool:
+    """Whether a file is as its package brought it."""
+    query = module.get_bin_path("dpkg-query")
+    if not query:
+        return False
+    _code, out, _err = module.run_command([query, "--showformat=${Conffiles}\n", "--show", "nginx-common", "nginx"])
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
+    except OSError:
+        return False
+    return f"{path} {digest}" in out
+
+
+def read_at(module: AnsibleModule) -> float:
+    """When the nginx that runs read its configuration, in seconds since 1970; 0 where none runs.
+
+    systemd knows of its own reloads, and not whether nginx took the configuration then; the oldest worker is as old as what all of them
+    have, but for one that took a dead one's place.
+    """
+    systemctl = module.get_bin_path("systemctl", required=True)
+    show = [systemctl, "show", "nginx.service", "--property=ActiveState,MainPID,StateChangeTimestampMonotonic"]
+    unit = dict(line.split("=", 1) for line in module.run_command(show, check_rc=True)[1].splitlines())
+    if unit["ActiveState"] != "active":
+        return 0
+    times = [time.time() - time.monotonic() + int(unit["StateChangeTimestampMonotonic"]) / 1e6]
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
+                fields = file.read().rpartition(")")[2].split()
+            with open(f"/proc/{process}/cmdline", encoding="utf-8", errors="replace") as file:
+                title = file.read().strip("\0 ")
+        except OSError:  # it ended
+            continue
+        if fields[1] == unit["MainPID"] and title == "nginx: worker process":
+            started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+            times.append(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + started)
+    return min(times)
+
+
+def changed_since(when: float, path: str) -> bool:
+    """By the time of change, which a copy that keeps the time of modification does not fake."""
+    return any(ask(path).st_ctime > when for ask in (os.lstat, os.stat) if os.path.lexists(path) and (ask is os.lstat or os.path.exists(path)))
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "sites": {"type": "list", "elements": "path", "default": []},
+            "files": {"type": "list", "elements": "path", "default": []},
+            "prefix": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    nginx = module.get_bin_path("nginx", opt_dirs=["/usr/sbin"])
+    if not nginx:
+        module.exit_json(changed=False, installed=False)
+    build = module.run_command([nginx, "-V"], check_rc=True)[2]
+
+    def built(pattern: str, default: str) -> str:
+        found = re.search(pattern, build)
+        return found[1] if found else default
+
+    config = Config(built(r"--conf-path=(\S+)", "/etc/nginx/nginx.conf"))
+    code, _out, err = module.run_command([nginx, "-t", "-q"])
+    user = config.last("user") or [built(r"--user=(\S+)", "nobody"), built(r"--group=(\S+)", "nogroup")]
+    mine = set(module.params["sites"])
+    default = {DEFAULT_SITE, "/etc/nginx/sites-enabled/default"} if untouched(module, DEFAULT_SITE) else set()
+    servers = [directive for directive in config.of("http") if directive.name == "server"]
+    ports = {
+        port_of(inner.words[1]) if inner else 80
+        for server in servers
+        if server.file not in mine | default
+        for inner in [one for one in server.inside if one.name == "listen" and len(one.words) > 1] or [None]
+    }
+    prefix = re.compile(re.escape(module.params["prefix"]) + r"\w*")
+    clashes = {
+        f"{directive.file}: {found[0]}"
+        for directive in walk(config.directives)
+        if module.params["prefix"] and directive.file not in mine
+        for found in map(prefix.search, directive.words)
+        if found
+    }
+    modules = [one.words[1] for one in config.of() if one.name == "load_module"] + re.findall(r"--with-(http_perl_module)(?!=dynamic)", build)
+    running = read_at(module) if module.params["files"] else 0
+    bucket = [one.words[1] for one in config.of("http") if one.name == "server_names_hash_bucket_size" and one.file not in mine]
+    module.exit_json(
+        changed=False,
+        installed=True,
+        version=built(r"nginx/([0-9.]+)", ""),
+        openssl=built(r"running with OpenSSL ([0-9.]+)", "") or built(r"built with OpenSSL ([0-9.]+)", ""),
+        user=user[0],
+        group=user[-1],
+        problem=err.strip() if code else "",
+        modules=modules,
+        includes={name: [one.words[1] for one in config.of(*blocks) if one.name == "include"] for name, blocks in {"main": (), "http": ("http",)}.items()},
+        hash_bucket_size=int(bucket[0]) if bucket else 0,
+        server_names=sorted({name for server in servers if server.file in mine for one in server.inside if one.name == "server_name" for name in one.words[1:]}),
+        ports=sorted(ports - {0}),
+        newer=[path for path in module.params["files"] if running and changed_since(running, path)],
+        clashes=sorted(clashes),
+    )
+
+
+if __name__ == "__main__":
+    main()
