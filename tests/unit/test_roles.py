@@ -101,6 +101,16 @@ def test_booleans_and_numbers_are_read_converted(role):
     assert not raw
 
 
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_short_names_of_booleans_and_numbers_follow_a_rule(role):
+    """The filter that converts them names the short one, where a person set that: mlflow_x for mlflow_nginx_x."""
+    defaults, options = (load(role / place) for place in ("defaults/main.yml", "meta/argument_specs.yml"))
+    for name, option in options["argument_specs"]["main"]["options"].items():
+        if option["type"] in ("bool", "int", "float"):
+            others = {found for found in names(str(defaults[name])) if found.startswith("mlflow_") and not found.startswith(f"{role.name}_")}
+            assert others <= {name.replace(role.name, "mlflow", 1)}, name
+
+
 def test_no_list_of_a_role_holds_booleans_or_numbers():
     """Nothing would convert them."""
 
