@@ -14,6 +14,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -73,6 +74,7 @@ def hosts(action, *names):
 def provide_hosts():
     if subprocess.run(["podman", "container", "exists", SERVER], check=False).returncode == 0:
         return
+    shutil.rmtree(INVENTORY / "credentials", ignore_errors=True)  # those of hosts that were there before
     hosts("create", SERVER, TYPED, CLIENT)
     for host in SERVER, TYPED, CLIENT:
         on(host, "apt-get", "update")

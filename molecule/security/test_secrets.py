@@ -103,6 +103,7 @@ class Secrets:
                     "mlflow_database_password": self.values["database"] + " p@ss:/?#é'\"\\%",
                     "mlflow_postgres_allowed_networks": ["127.0.0.1/32"],
                     "mlflow_systemd_environment": {"AWS_ACCESS_KEY_ID": "planted", "AWS_SECRET_ACCESS_KEY": self.values["aws"] + "/+=\"\\$x"},
+                    "mlflow_replace_credentials": True,  # the generated password changes, too
                     "mlflow_tls": "files",
                     "mlflow_tls_certificate": str(certificate),
                     "mlflow_tls_key": str(key),

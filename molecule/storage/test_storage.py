@@ -110,7 +110,7 @@ def rows(host) -> dict[str, str]:
 class TestBareHost:
     def test_stores_without_their_driver_are_refused(self) -> None:
         refused(
-            "mlflow_artifacts_destination is gs://bucket, for which MLflow needs google-cloud-storage: add it to mlflow_venv_extra_requirements",
+            "mlflow_artifacts_destination is gs://bucket, for which MLflow needs google-cloud-storage: add it to mlflow_venv_extra",
             {"mlflow_artifacts_destination": "gs://bucket"},
         )
 

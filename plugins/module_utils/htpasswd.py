@@ -68,6 +68,8 @@ class Changes(t.NamedTuple):
     added: list[str]
     updated: list[str]
     removed: list[str]
+    replaced: list[str]
+    """Those of the updated whose password is another, and not only its hash."""
 
 
 def identify(digest: bytes) -> tuple[str, int | None] | None:
@@ -121,6 +123,12 @@ class Hashing:
             return portable(library.hashpw(password.encode(), library.gensalt(self.rounds)))
         handler = getattr(library, self.scheme)
         return (handler.using(rounds=self.rounds) if self.rounds else handler).hash(password).encode()
+
+    @staticmethod
+    def is_of(password: str, digest: bytes) -> bool:
+        """Tell whether a hash of any scheme is this password's."""
+        kind = identify(digest)
+        return kind is not None and Hashing(*kind).matches(password, digest)
 
     def matches(self, password: str, digest: bytes) -> bool:
         """Tell whether a hash has this scheme and these rounds, and is this password's."""
@@ -283,7 +291,7 @@ def apply(
     make_hash: t.Callable[[str], bytes] | None = None,
 ) -> Changes:
     """Bring the file to what the task describes, and return what that changes."""
-    changes = Changes([], [], [])
+    changes = Changes([], [], [], [])
     wanted = {user.name.encode(): user for user in users}
     for name in dict.fromkeys(file.names()):
         goes = wanted[name].state == "absent" if name in wanted else exclusive
@@ -304,5 +312,7 @@ def apply(
             digest = (make_hash or hashing.hash)(t.cast(str, user.password))
         if digest != current:
             (changes.added if current is None else changes.updated).append(user.name)
+            if current is not None and (user.password is None or not Hashing.is_of(user.password, current)):
+                changes.replaced.append(user.name)
             file.set(name, digest)
     return changes

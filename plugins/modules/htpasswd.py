@@ -213,6 +213,12 @@ removed:
   elements: str
   returned: success
   sample: []
+replaced:
+  description: Names of the users in RV(updated) whose password is another than before. The others get a new hash of the same password.
+  type: list
+  elements: str
+  returned: success
+  sample: [bob]
 scheme:
   description: The scheme in which passwords are hashed.
   type: str

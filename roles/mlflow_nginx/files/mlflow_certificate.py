@@ -3,9 +3,11 @@
 
 mlflow_certificate.py check < {"certificate": ..., "key": ..., "names": [...]}
     says in a sentence for each fault what is wrong; nothing where nothing is. Each of the two is a path, or the PEM text.
-mlflow_certificate.py selfsigned DIRECTORY NAME... [--ask]
+mlflow_certificate.py selfsigned DIRECTORY NAME... [--also ADDRESS...] [--ask]
     makes or renews what is due in the directory, and says what, "current" where nothing is; then prints the authority's certificate.
-    --ask makes nothing.
+    The certificate is also for those of the other addresses that the authority may sign. --ask makes nothing.
+mlflow_certificate.py authority DIRECTORY < ca.pem
+    says whether the authority in the directory is the one of that certificate: "same", "other", or "none" where there is no authority.
 mlflow_certificate.py acme DIRECTORY URL NAME...
     says "current" where certbot has there a certificate from that authority, for these names and no other, that has not ended.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import secrets
 import ssl
 import subprocess
@@ -26,6 +29,8 @@ DAY = 86400
 LEAF_DAYS, LEAF_RENEW_DAYS = 825, 90  # the longest that Apple's clients take
 # The authority is renewed, with the same key, before it could end sooner than what it signs: clients have the years between to take the new one.
 CA_DAYS, CA_RENEW_DAYS = 3650, LEAF_DAYS + 365
+ALL_BITS = ["255.255.255.255", ":".join(["ffff"] * 8)]  # IPv4, IPv6
+NO_ADDRESS = ["excluded;IP:0.0.0.0/0.0.0.0", f"excluded;IP:{':'.join('0' * 8)}/{':'.join('0' * 8)}"]
 PARTIAL_CHAIN = 0x80000  # ssl.VERIFY_X509_PARTIAL_CHAIN, of Python 3.10
 
 
@@ -102,6 +107,24 @@ def got(directory: str, url: str, names: list[str]) -> bool:
         return False
 
 
+def is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def compare(directory: str, known: str) -> str:
+    """Two authorities are the same where their key is: their certificates differ by age and by what they may sign."""
+    key = os.path.join(directory, "ca.key")
+    if not os.path.exists(key):
+        return "none"
+    ours = subprocess.run(["openssl", "pkey", "-pubout", "-in", key], capture_output=True, check=True)
+    theirs = subprocess.run(["openssl", "x509", "-noout", "-pubkey"], input=known.encode(), capture_output=True, check=False)
+    return "same" if ours.stdout == theirs.stdout else "other"
+
+
 def names_of(certificate: dict) -> set[str]:
     return {plain(value) for _kind, value in certificate["subjectAltName"]}
 
@@ -109,9 +132,10 @@ def names_of(certificate: dict) -> set[str]:
 class Authority:
     """ca.pem, ca.key, fullchain.pem and privkey.pem in a directory."""
 
-    def __init__(self, directory: str, names: list[str]) -> None:
+    def __init__(self, directory: str, names: list[str], also: list[str] | None = None) -> None:
         self.directory = directory
-        self.names = [plain(name) for name in names]
+        self.listed = [plain(name) for name in names]
+        self.also = [plain(name) for name in also or []]
 
     def path(self, name: str) -> str:
         return os.path.join(self.directory, name)
@@ -136,32 +160,52 @@ class Authority:
         left = ssl.cert_time_to_seconds(seen[0]["notAfter"]) - time.time()
         return names_of(seen[0]) == set(self.names) and left > LEAF_RENEW_DAYS * DAY
 
+    @property
+    def names(self) -> list[str]:
+        """What the certificate is for: what was listed, and the other addresses that the authority may sign."""
+        permitted = self.permitted()
+        return list(dict.fromkeys(self.listed + [name for name in self.also if permitted is None or name in permitted]))
+
+    def permitted(self) -> set[str] | None:
+        """The addresses that the authority may sign, None for all: there is none yet, or one of an earlier version."""
+        command = ["openssl", "x509", "-noout", "-ext", "nameConstraints", "-in", self.path("ca.pem")]
+        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        if "IP:" not in found:
+            return None
+        return {plain(address) for address in re.findall(r"IP:(\S+)/", found.partition("Excluded")[0])}
+
     def authority_lasts(self) -> bool:
         command = ["openssl", "x509", "-noout", "-checkend", str(CA_RENEW_DAYS * DAY), "-in", self.path("ca.pem")]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
+    def addresses_so_far(self) -> list[str]:
+        """Those by which clients may have reached the server until now."""
+        try:
+            with open(self.path("fullchain.pem"), encoding="ascii") as certificate:
+                found = subprocess.run(["openssl", "x509", "-noout", "-ext", "subjectAltName"], stdin=certificate, capture_output=True, text=True, check=False)
+        except OSError:
+            return []
+        return [plain(address) for address in re.findall(r"IP Address:([^,\s]+)", found.stdout)]
+
     def extensions(self) -> str:
-        """For openssl. The authority is good for the names alone, and for what lies below them: stolen, it could pose as nothing else."""
-        alternatives, constraints = [], []
-        for name in self.names:
-            try:
-                ipaddress.ip_address(name)
-                alternatives.append(f"IP:{name}")
-            except ValueError:
-                alternatives.append(f"DNS:{name}")
-                constraints.append(f"permitted;DNS:{name}")
+        """For openssl. The authority is good for the names, for what lies below them, and for the addresses: stolen, it could pose as nothing else."""
+        alternatives = [f"IP:{name}" if is_address(name) else f"DNS:{name}" for name in self.names]
+        signs = dict.fromkeys(self.names + self.also + self.addresses_so_far())
+        constraints = [f"permitted;IP:{name}/{ALL_BITS[':' in name]}" for name in signs if is_address(name)] or NO_ADDRESS
+        constraints += [f"permitted;DNS:{name}" for name in self.listed if not is_address(name)] or ["permitted;DNS:invalid"]
+        constraints += ["permitted;email:invalid", "permitted;URI:invalid"]
         return f"""
 [req]
 prompt = no
 distinguished_name = subject
 [subject]
 O = MLflow
-CN = MLflow CA of {self.names[0][:40]}
+CN = MLflow CA of {self.listed[0][:40]}
 [ca]
 basicConstraints = critical, CA:TRUE, pathlen:0
 keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
-nameConstraints = critical, {", ".join(constraints or ["permitted;DNS:invalid"])}
+nameConstraints = critical, {", ".join(constraints)}
 [leaf]
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
@@ -174,20 +218,27 @@ subjectAltName = {", ".join(alternatives)}
     def make(self) -> list[str]:
         done = []
         os.umask(0o077)
-        with tempfile.NamedTemporaryFile("w", suffix=".cnf") as config:
-            config.write(self.extensions())
-            config.flush()
+        with tempfile.NamedTemporaryFile("w+", suffix=".cnf") as config:
+
+            def configure() -> None:
+                """What the certificate is for depends on the authority."""
+                config.seek(0)
+                config.truncate()
+                config.write(self.extensions())
+                config.flush()
 
             def key(name: str) -> None:
                 self.write(name, 0o600, "ecparam", "-genkey", "-noout", "-name", "prime256v1")
 
             def ca() -> None:
+                configure()
                 if not os.path.exists(self.path("ca.key")):
                     key("ca.key")
                 self.write("ca.pem", 0o644, "req", "-x509", "-new", "-key", "ca.key", "-config", config.name, "-extensions", "ca", "-days", str(CA_DAYS))
                 done.append("made the certificate authority: clients need its new certificate")
 
             def leaf() -> None:
+                configure()
                 if not os.path.exists(self.path("privkey.pem")):
                     key("privkey.pem")
                 self.openssl("req", "-new", "-key", "privkey.pem", "-subj", "/O=MLflow/CN=MLflow server", "-config", config.name, "-out", "request.new")
@@ -197,7 +248,7 @@ subjectAltName = {", ".join(alternatives)}
                 )  # fmt: skip
                 os.remove(self.path("request.new"))
 
-            if not os.path.exists(self.path("ca.key")) or not self.authority_lasts():
+            if not os.path.exists(self.path("ca.key")) or not self.authority_lasts() or self.permitted() is None:
                 ca()
             leaf()
             if not self.accepted():  # a new name, which the authority may not sign
@@ -217,9 +268,12 @@ def main() -> None:
     if sys.argv[1] == "acme":
         print("current" if got(sys.argv[2], sys.argv[3], sys.argv[4:]) else "to be got")
         return
-    names = [name for name in sys.argv[3:] if name != "--ask"]
-    authority = Authority(sys.argv[2], names)
-    if authority.accepted() and authority.authority_lasts():
+    if sys.argv[1] == "authority":
+        print(compare(sys.argv[2], sys.stdin.read()))
+        return
+    listed, _option, also = " ".join(word for word in sys.argv[3:] if word != "--ask").partition("--also")
+    authority = Authority(sys.argv[2], listed.split(), also.split())
+    if authority.accepted() and authority.authority_lasts() and authority.permitted() is not None:
         print("current")
     elif "--ask" in sys.argv:
         print("a certificate is to be made")

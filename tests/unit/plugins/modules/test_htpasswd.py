@@ -205,6 +205,21 @@ def test_a_thousand_users(path: Path) -> None:
     assert len(four_ways(path, users=users, exclusive=True)["added"]) == 1000
 
 
+def test_tells_a_new_password_from_a_new_hash(path: Path) -> None:
+    def replaced(**options: t.Any) -> list[str]:
+        answers = [run(path, check=check, name="alice", **options) for check in (True, False)]
+        assert answers[0]["replaced"] == answers[1]["replaced"] and answers[1]["changed"], answers
+        return answers[1]["replaced"]
+
+    assert replaced(password="one", hash_scheme="apr_md5_crypt") == []
+    assert replaced(password="one", rounds=4) == []
+    assert replaced(password="one", rounds=5) == []
+    assert replaced(password="two", rounds=5) == ["alice"]
+    assert replaced(password_hash=HASH) == ["alice"]
+    path.write_text("alice:{SHA}x\n")
+    assert replaced(password="two", rounds=4) == ["alice"]
+
+
 # The file
 
 
