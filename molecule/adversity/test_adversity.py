@@ -44,6 +44,7 @@ def test_the_host_is_bare(host):
         ({"mlflow_firewall": "8443"}, 'mlflow_firewall is "8443": set it to true or false.'),
         ({"mlflow_port": "8_443"}, 'mlflow_port is "8_443": set it to a port from 1 to 65535.'),
         ({"mlflow_http_port": True}, "mlflow_http_port is true: set it to a port from 1 to 65535, or to 0 for none."),
+        ({"mlflow_postgres_allowed_networks": "10.0.0.0/8"}, "mlflow_postgres_allowed_networks is no list: write it as one, such as"),
         ({"mlflow_systemd_threads": "1e3"}, 'mlflow_systemd_threads is "1e3": set it to a whole number from 0.'),
         ({"mlflow_database_name": "ML-flow"}, 'mlflow_postgres_database is "ML-flow": use lower case letters'),
         ({"mlflow_database_password": "short"}, "mlflow_postgres_password has 5 characters: give it at least 12"),

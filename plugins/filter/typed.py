@@ -6,19 +6,20 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: typed
-short_description: Convert the booleans and numbers of a role
+short_description: Convert the booleans and numbers of a role, and check its lists
 version_added: 0.1.0
 author: The mlops.mlflow maintainers (@mlops)
 description:
   - A role's argument specification accepts strings for booleans and numbers, as C(--extra-vars name=value) and INI inventories give them,
     and converts none. A role converts all of its own with this filter, once.
+  - A string where a list is expected would count as the list of its characters. Lists and mappings are checked, and not in the result.
 positional: role
 options:
   _input:
     description:
       - For each kind a mapping of names, without the prefix of the role, to values.
-      - "The kinds are V(bool), V(int) (0 or more), V(count) (1 or more), V(float) (0 or more), V(port) (1 to 65535), V(optional_port) (0 to 65535) and
-        V(percent) (1 to 100)."
+      - "The kinds are V(bool), V(int) (0 or more), V(count) (1 or more), V(float) (0 or more), V(port) (1 to 65535), V(optional_port) (0 to 65535),
+        V(percent) (1 to 100), V(list) and V(dict)."
     type: dict
     required: true
   role:
@@ -49,6 +50,7 @@ _value:
 import json
 import re
 import typing as t
+from collections.abc import Mapping, Sequence
 
 from ansible.errors import AnsibleFilterError
 from jinja2 import pass_context
@@ -80,6 +82,13 @@ KINDS = {
 }
 
 
+# For these the sentence tells no value, which may hold a secret.
+COLLECTIONS = {
+    "list": (Sequence, 'is no list: write it as one, such as ["a", "b"]'),
+    "dict": (Mapping, 'is no mapping: write it as one, such as {"a": "b"}'),
+}
+
+
 def convert(kind: Kind, value: t.Any) -> bool | int | float | None:
     """The typed value; None where the value is of another kind."""
     text = str(value).strip().lower()
@@ -92,19 +101,29 @@ def convert(kind: Kind, value: t.Any) -> bool | int | float | None:
     return number if kind.lowest <= number and (kind.highest is None or number <= kind.highest) else None
 
 
+def variable_name(context: Context, role: str, key: str, value: t.Any) -> str:
+    """The short name, where that variable gave the value."""
+    short = f"mlflow_{key}"
+    return short if short in context and str(context[short]) == str(value) else f"{role}_{key}"
+
+
 @pass_context
 def typed(context: Context, kinds: dict[str, dict[str, t.Any]], role: str) -> dict[str, t.Any]:
     values: dict[str, t.Any] = {}
     problems: list[str] = []
     for name, variables in kinds.items():
-        if name not in KINDS:
-            raise AnsibleFilterError(f"typed: there is no kind {name}, but {', '.join(KINDS)}.")
+        if name not in (*KINDS, *COLLECTIONS):
+            raise AnsibleFilterError(f"typed: there is no kind {name}, but {', '.join((*KINDS, *COLLECTIONS))}.")
         for key, value in variables.items():
+            if name in COLLECTIONS:
+                collection, problem = COLLECTIONS[name]
+                if isinstance(value, str) or not isinstance(value, collection):
+                    problems.append(f"{variable_name(context, role, key, value)} {problem}.")
+                continue
             found = convert(KINDS[name], value)
             values[key] = value if found is None else found
             if found is None:
-                short = f"mlflow_{key}"
-                variable = short if short in context and str(context[short]) == str(value) else f"{role}_{key}"
+                variable = variable_name(context, role, key, value)
                 problems.append(f"{variable} is {json.dumps(value, default=str)}: set it to {KINDS[name].wish}.")
     return {**values, "problems": problems}
 

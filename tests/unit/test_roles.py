@@ -102,6 +102,14 @@ def test_booleans_and_numbers_are_read_converted(role):
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_lists_and_mappings_are_checked(role):
+    """A role's specification accepts a string for a list, which would count as the list of its characters."""
+    options = load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
+    collections = {name for name, option in options.items() if option["type"] in ("list", "dict")}
+    assert names(load(role / "vars" / "main.yml")[f"__{role.name}_checked"]) == collections
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_short_names_of_booleans_and_numbers_follow_a_rule(role):
     """The filter that converts them names the short one, where a person set that: mlflow_x for mlflow_nginx_x."""
     defaults, options = (load(role / place) for place in ("defaults/main.yml", "meta/argument_specs.yml"))

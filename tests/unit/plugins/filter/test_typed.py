@@ -65,6 +65,26 @@ def test_bounds_are_allowed(kind: str, value: str) -> None:
     assert convert(kind, value) == {"x": int(value), "problems": []}
 
 
+@pytest.mark.parametrize("kind, value", [("list", []), ("list", ["a"]), ("dict", {}), ("dict", {"a": "b"})])
+def test_lists_and_mappings_are_checked_alone(kind: str, value: t.Any) -> None:
+    assert convert(kind, value) == {"problems": []}
+
+
+@pytest.mark.parametrize(
+    "kind, value, problem",
+    [
+        ("list", "10.0.0.0/8", 'example_x is no list: write it as one, such as ["a", "b"].'),
+        ("list", {"a": 1}, 'example_x is no list: write it as one, such as ["a", "b"].'),
+        ("list", None, 'example_x is no list: write it as one, such as ["a", "b"].'),
+        ("dict", "a=b", 'example_x is no mapping: write it as one, such as {"a": "b"}.'),
+        ("dict", ["a"], 'example_x is no mapping: write it as one, such as {"a": "b"}.'),
+    ],
+)
+def test_a_string_is_no_list_of_its_characters(kind: str, value: t.Any, problem: str) -> None:
+    """And what it was is not told: it may hold a password."""
+    assert convert(kind, value) == {"problems": [problem]}
+
+
 def test_the_variable_that_a_person_set_is_named() -> None:
     assert convert("port", "x", mlflow_x="x")["problems"] == ['mlflow_x is "x": set it to a port from 1 to 65535.']
     assert convert("port", "x", mlflow_x="y")["problems"] == ['example_x is "x": set it to a port from 1 to 65535.']
