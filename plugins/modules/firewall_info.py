@@ -86,10 +86,10 @@ ssh_missing:
   elements: dict
   sample: [{port: 22, source: any}]
 came_by:
-  description: The address of the client and the port of the SSH connection that this module came by; empty where it came by none.
+  description: The address of the client, and address and port of the server, of the SSH connection that this module came by; empty where it came by none.
   returned: always
   type: dict
-  sample: {address: 192.0.2.9, port: 22}
+  sample: {address: 192.0.2.9, server: 198.51.100.7, port: 22}
 admitted:
   description: Whether that connection will be let in, with RV(ssh_missing).
   returned: always
@@ -121,6 +121,7 @@ wider:
 import ipaddress
 import os
 import re
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mlops.mlflow.plugins.module_utils.ufw_rules import Network, admits, parse
@@ -137,31 +138,49 @@ def text_of(path: str) -> str:
         return ""
 
 
-def ssh_connection() -> list[str]:
-    """Client, its port, server and its port: of the first process above this one that knows, as sudo hides it from those below."""
-    process = os.getpid()
-    while process > 1:
-        for variable in text_of(f"/proc/{process}/environ").split("\0"):
-            name, _equals, value = variable.partition("=")
-            if name == "SSH_CONNECTION" and len(value.split()) == 4:
-                return [re.sub(r"^::ffff:(?=[0-9.]+$)|%.*", "", word) for word in value.split()]
+def ancestors() -> set[str]:
+    """The numbers of the processes above this one."""
+    found = set()
+    process = str(os.getppid())
+    while process and process not in found:
+        found.add(process)
         fields = text_of(f"/proc/{process}/stat").rpartition(")")[2].split()
-        process = int(fields[1]) if fields else 0
-    return []
+        process = fields[1] if fields else ""
+    return found
 
 
-def ask_ssh_ports(module: AnsibleModule) -> set[int]:
+def host_and_port(words: str) -> tuple[str, int]:
+    """As in 192.0.2.1:22, [::ffff:192.0.2.1]:22 or [fe80::1%eth0]:22."""
+    host, _colon, port = words.rpartition(":")
+    return re.sub(r"^::ffff:(?=[0-9.]+$)|%.*", "", host.strip("[]")), int(port)
+
+
+def ask_ssh(module: AnsibleModule) -> tuple[set[int], list[dict[str, t.Any]]]:
+    """The ports of SSH, and the connection that this process came by: the one that a process above it holds.
+
+    In a container whose root may not see who holds a connection, each that nobody is known to hold may be it.
+    """
+
     def lines(*command: str) -> list[str]:
         program = module.get_bin_path(command[0], opt_dirs=["/usr/sbin"])
         return module.run_command([program, *command[1:]])[1].splitlines() if program else []
 
-    found = [line.split()[1] for line in lines("sshd", "-T") if line.startswith("port ")]
+    ports = {int(line.split()[1]) for line in lines("sshd", "-T") if line.startswith("port ")}
     for line in lines("systemctl", "show", "ssh.socket", "sshd.socket", "--property=Listen"):
-        found += re.findall(r"(?:^|:)([0-9]+) \(Stream\)", line.partition("=")[2])
-    for line in lines("ss", "--no-header", "--numeric", "--tcp", "--processes", "state", "listening", "state", "established"):
-        if re.search(r'"sshd(-session)?"', line):
-            found.append(line.split()[3].rpartition(":")[2])
-    return {int(port) for port in found}
+        ports |= {int(port) for port in re.findall(r"(?:^|:)([0-9]+) \(Stream\)", line.partition("=")[2])}
+    sockets = lines("ss", "--no-header", "--numeric", "--tcp", "--processes", "state", "listening", "state", "established")
+    ports |= {host_and_port(line.split()[3])[1] for line in sockets if re.search(r'"sshd(-session)?"', line)}
+    mine, anybodys = [], []
+    above = ancestors()
+    for state, _received, _sent, here, there, *holders in map(str.split, sockets):
+        server, port = host_and_port(here)
+        if state == "ESTAB" and port in ports:
+            connection = {"address": host_and_port(there)[0], "server": server, "port": port}
+            if not holders:
+                anybodys.append(connection)
+            elif above & set(re.findall(r"pid=([0-9]+)", holders[0])):
+                mine.append(connection)
+    return ports, mine or anybodys
 
 
 def shown(port: int, network: Network) -> dict[str, int | str]:
@@ -192,15 +211,14 @@ def main() -> None:
         active = "Status: active" in out
         problem = (err or out).strip() if code else ""
 
-    connection = ssh_connection()
-    ssh_ports = ask_ssh_ports(module)
-    if connection:
-        ssh_ports.add(int(connection[3]))
+    ssh_ports, connections = ask_ssh(module)
     ssh_ruled = any(rule.covers(port) for rule in every for port in ssh_ports)
     open_by_default = re.search(r"^DEFAULT_INPUT_POLICY=\"?ACCEPT", text_of("/etc/default/ufw"), re.MULTILINE) is not None
-    admitted = not connection or not ssh_ruled
-    if not admitted:
-        admitted = admits(rules[ipaddress.ip_address(connection[0]).version], connection[0], connection[2], int(connection[3]), open_by_default)
+    shut_out = [
+        one
+        for one in connections
+        if ssh_ruled and not admits(rules[ipaddress.ip_address(one["address"]).version], one["address"], one["server"], one["port"], open_by_default)
+    ]
 
     ipv6 = re.search(r"^IPV6=\"?no", text_of("/etc/default/ufw"), re.MULTILINE | re.IGNORECASE) is None
     missing, denied, wider, wanted = [], [], [], set()
@@ -227,8 +245,8 @@ def main() -> None:
         problem=problem,
         ssh_ports=sorted(ssh_ports),
         ssh_missing=[] if active or ssh_ruled else [shown(port, EVERYBODY[0]) for port in sorted(ssh_ports)],
-        came_by={"address": connection[0], "port": int(connection[3])} if connection else {},
-        admitted=admitted,
+        came_by=(shut_out + connections + [{}])[0],
+        admitted=not shut_out,
         missing=missing,
         stale=[rule for number, rule in enumerate(stale) if rule not in stale[:number]],
         denied=sorted(set(denied)),
