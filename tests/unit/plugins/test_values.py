@@ -39,7 +39,7 @@ REGISTERED: dict[str, t.Any] = {
     "__mlflow_nginx_auth_log": {"stat": {"exists": True}},
     "__mlflow_nginx_found": {"version": "1.18.0", "openssl": "3.0.2", "user": "www-data", "group": "www-data", "hash_bucket_size": 0, "server_names": []},
     "__mlflow_nginx_host": {"paths": {}},
-    "__mlflow_postgres_asked": {"query_result": [{"others": [], "sized": False}]},
+    "__mlflow_postgres_asked": {"stdout": '{"others": [], "sized": false}'},
     "__mlflow_postgres_distribution_version": "14",
     "__mlflow_systemd_host": {"paths": {}},
 }
