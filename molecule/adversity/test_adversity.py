@@ -111,7 +111,7 @@ def ask(host, name: str) -> str:
     ("task", "seconds"),
     [
         ("mlflow_packages : Install the packages", 4),
-        ("mlflow_postgres : Write the settings", 0.5),
+        ("mlflow_postgres : Write the configuration", 0.5),
         ("mlflow_postgres : Create the database", 0.2),
         ("mlflow_venv : Install MLflow", 4),
         ("mlflow_venv : Ask MLflow for its version", 1),

@@ -11,9 +11,7 @@ from deployment import deployed
 
 @pytest.fixture(scope="session", autouse=True)
 def deployment() -> None:
-    import os
-    if not os.environ.get('NODEPLOY'):
-        deployed()
+    deployed()
 
 
 @pytest.fixture
