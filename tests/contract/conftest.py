@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
-from servers import HOST, LAUNCHER, PYTHON, as_user, free_port, give, postgresql_program, run_mlflow_python, wait_until_healthy, with_variable
+from servers import HOST, LAUNCHER, PYTHON, as_user, ask, free_port, give, postgresql_program, run_mlflow_python, wait_until_healthy, with_variable
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +88,25 @@ def cli(top: Path, environ: dict[str, str]) -> Iterator[str]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)  # older commands do not pass it on
         process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def data(cli) -> dict[str, str]:
+    """Something to ask for."""
+
+    def call(path: str, body: Any) -> Any:
+        return ask(cli, "POST", f"/api/2.0/mlflow/{path}", body).json()
+
+    experiment = call("experiments/create", {"name": "contract ünï"})["experiment_id"]
+    run = call("runs/create", {"experiment_id": experiment, "start_time": 1})["run"]["info"]["run_id"]
+    call("runs/log-metric", {"run_id": run, "key": "m", "value": 0.5, "timestamp": 2, "step": 3})
+    call("runs/log-parameter", {"run_id": run, "key": "p", "value": "<ü&"})
+    call("registered-models/create", {"name": "model"})
+    call("model-versions/create", {"name": "model", "source": f"runs:/{run}/a", "run_id": run})
+    for name in ("a/b.txt", "a/ü ö%.json", "index.html"):
+        path = f"/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run}/artifacts/{quote(name)}"
+        assert ask(cli, "PUT", path, b"content of " + name.encode()).status == 200
+    return {"EXPERIMENT": experiment, "RUN": run}
 
 
 @dataclass

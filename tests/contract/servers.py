@@ -207,5 +207,5 @@ def asked_all_the_time(addresses: Sequence[Path]) -> Iterator[None]:
         stop.set()
         for thread in threads:
             thread.join()
-    assert set(answers) == {200}
+    assert set(answers) == {200}, set(answers)
     assert len(answers) > 10

@@ -13,22 +13,40 @@ One process id, two stages:
    job runner where one is wanted. Only the start of the web server is replaced: by stage 2.
 2. This file again, with the environment the command made for its web server: load, fork, serve.
 
+A worker that is told to go (SIGTERM) takes no more connections and finishes the requests it has, for --graceful-timeout seconds at most. Nobody
+waits for it: the main process ends at once, so that the next one serves. Told again, it has 15 seconds; at SIGQUIT it breaks off.
+
 gunicorn's options come from GUNICORN_CMD_ARGS, for instance "--workers=2 --threads=8 --graceful-timeout=30".
 """
 
 import asyncio
+import contextvars
+import errno
+import fcntl
 import gc
+import json
 import os
+import select
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
+from contextlib import suppress
 from urllib.parse import quote
 
 APP = "mlflow.server.fastapi_app:app"
 SERVE = "serve"
 PIECE = 1 << 20
+BACKLOG = 4096  # as in mlflow.socket: both servers call listen() again
+LONGEST_LINE = 1 << 17  # bytes of a request line or a header field; nginx ends them before
+PATIENCE = 120  # seconds that one request of MLflow's client lasts (MLFLOW_HTTP_REQUEST_TIMEOUT)
+RETRY_AFTER = 40  # seconds: the client tries seven times, so this is 280 s, more than the 246 s that it takes without the header
+HURRY = 15  # seconds that a worker still has once the one after it is told to go
+# What an upload leaves behind that ended with its worker, and for how many minutes nobody may have written to it.
+PIECES, PIECES_AGE = ".artifact.uploading.*", 24 * 60
 # Job processes are many, and each needs few database connections.
 JOB_POOL = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "2", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "2"}
 
@@ -84,6 +102,91 @@ def sockets_from_systemd():
     return wsgi, asgi
 
 
+def is_gone(connection):
+    """Whether the peer of a socket has closed it. What it had sent can still be read then."""
+    if connection.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def has_waited(connection, start):
+    """Whether a request waited so long that its sender has given it up, unseen by the proxy.
+
+    `start` is the header X-Request-Start, "t=SECONDS", by the clock of this host: only a proxy on this host is believed.
+    """
+    try:
+        return connection.family == socket.AF_UNIX and time.time() - float(start.removeprefix("t=")) > PATIENCE
+    except ValueError:
+        return False
+
+
+def error(status, code, message):
+    """Status, headers and body of an error as MLflow writes it."""
+    body = json.dumps({"error_code": code, "message": message}).encode()
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    return status, headers + ([("Retry-After", str(RETRY_AFTER))] if status == 429 else []), body
+
+
+TOO_LATE = error(429, "REQUEST_LIMIT_EXCEEDED", f"MLflow was not available for {PATIENCE} seconds. The request was not executed: send it again.")
+DISK_FULL = error(507, "INTERNAL_ERROR", "The disk of MLflow's server is full. The request was not executed: tell its administrator.")
+# The connection of the request that the event loop is answering, for the threads that Flask gets there.
+CONNECTION = contextvars.ContextVar("connection", default=None)
+
+
+def if_awaited(flask):
+    """Call the Flask application, from either server, only for a sender who still waits: a client sends again what it gave up."""
+
+    def call(environ, start_response):
+        connection = environ.get("gunicorn.socket") or CONNECTION.get()
+        if connection is None:  # called by MLflow itself
+            return flask(environ, start_response)
+        if is_gone(connection):
+            start_response("499 Client Closed Request", [("Content-Length", "0")])
+            return [b""]
+        if has_waited(connection, environ.get("HTTP_X_REQUEST_START", "")):
+            while environ["wsgi.input"].read(PIECE):  # a proxy that still sends would miss the answer
+                pass
+            status, headers, body = TOO_LATE
+            start_response(f"{status} Too Many Requests", headers)
+            return [body]
+        return flask(environ, start_response)
+
+    return call
+
+
+async def turn_away(scope, receive, send):
+    while (await receive()).get("more_body"):  # as above
+        pass
+    status, headers, body = TOO_LATE
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})
+
+
+def tell_that_the_disk_is_full(flask, fastapi):
+    """MLflow would answer with status 500 and no reason."""
+    from starlette.responses import Response
+
+    def answer(problem):
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise problem
+        status, headers, body = DISK_FULL
+        return status, dict(headers), body
+
+    async def answer_asgi(request, problem):
+        status, headers, body = answer(problem)
+        return Response(body, status, headers)
+
+    def answer_wsgi(problem):
+        status, headers, body = answer(problem)
+        return body, status, headers
+
+    flask.register_error_handler(OSError, answer_wsgi)
+    fastapi.add_exception_handler(OSError, answer_asgi)
+
+
 def with_proxy(app):
     """Have the proxy send files.
 
@@ -92,9 +195,9 @@ def with_proxy(app):
     """
 
     async def accelerated(scope, receive, send):
-        mapping = dict(scope.get("headers", ())).get(b"x-accel-mapping", b"").decode()
-        if scope["type"] != "http" or not mapping:
+        if scope["type"] != "http":
             return await app(scope, receive, send)
+        mapping = dict(scope["headers"]).get(b"x-accel-mapping", b"").decode()
         directory, _equals, location = mapping.partition("=")
         start, unread = None, True
 
@@ -109,6 +212,8 @@ def with_proxy(app):
             if message["type"] == "http.response.start":
                 while unread:  # refused before it was read: a proxy that still sends would miss the answer
                     await receive_all()
+                if not mapping:
+                    return await send(message)
                 start = message  # kept until it is known what follows
                 return
             path = message.get("path") if message["type"] == "http.response.pathsend" else None
@@ -128,7 +233,8 @@ def with_proxy(app):
                 message = {"type": "http.response.body"}
             await send(message)
 
-        scope = {**scope, "extensions": {**scope.get("extensions", {}), "http.response.pathsend": {}}}
+        if mapping:
+            scope = {**scope, "extensions": {**scope.get("extensions", {}), "http.response.pathsend": {}}}
         await app(scope, receive_all, send_names)
 
     return accelerated
@@ -145,10 +251,21 @@ def with_large_pieces(protocol):
             super().__init__(*args, **options)
             app = self.app
 
-            async def direct(scope, receive, send):
-                headers = dict(scope.get("headers", ()))
+            async def awaited(scope, receive, send):
+                if scope["type"] != "http":
+                    return await app(scope, receive, send)
+                sender = self.transport.get_extra_info("socket")
+                if is_gone(sender):
+                    self.cycle.disconnected = True  # no answer is missing
+                    return None
+                CONNECTION.set(sender)
+                late = has_waited(sender, dict(scope["headers"]).get(b"x-request-start", b"").decode("latin-1"))
+                return await direct(turn_away if late else app, scope, receive, send)
+
+            async def direct(app, scope, receive, send):
+                headers = dict(scope["headers"])
                 length = int(headers.get(b"content-length", 0))
-                if scope["type"] != "http" or length < PIECE or headers.get(b"connection", b"").lower() != b"close":
+                if length < PIECE or headers.get(b"connection", b"").lower() != b"close":
                     return await app(scope, receive, send)
                 self.transport.pause_reading()
                 parsed = bytes(self.cycle.body)
@@ -195,7 +312,7 @@ def with_large_pieces(protocol):
                     connection.settimeout(0.05)
                     await app(scope, receive_pieces, send)
 
-            self.app = direct
+            self.app = awaited
 
     return Protocol
 
@@ -223,9 +340,35 @@ def proxy_transfers():
     handlers.MultipartDownloadMixin = handlers.MultipartUploadMixin = Unsupported
 
 
+def close_idle_connections():
+    """To the database: there may be few, and the next workers need them."""
+    from sqlalchemy import Engine
+
+    for engine in [found for found in gc.get_objects() if type(found) is Engine]:
+        engine.dispose()  # those in use are closed when they are given back
+
+
+def sweep():
+    """At the start and once a day, remove what uploads left behind; one at a time, of all that share the artifacts."""
+    top = os.environ.get("MLFLOW_ARTIFACTS_DESTINATION", "").removeprefix("file:")
+    if not top.startswith("/"):
+        return
+    top = "/" + top.lstrip("/")
+    while True:
+        with suppress(OSError):  # another one is at it, or the disk is away
+            directory = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                subprocess.run(["find", top, "-type", "f", "-name", PIECES, "-mmin", f"+{PIECES_AGE}", "-delete"], check=False)
+            finally:
+                os.close(directory)
+        time.sleep(24 * 3600)
+
+
 def serve():
     import uvicorn
     from gunicorn.app.base import Application
+    from gunicorn.arbiter import Arbiter
     from gunicorn.workers.gthread import ThreadWorker
 
     wsgi_fds, asgi_fds = sockets_from_systemd()
@@ -239,7 +382,15 @@ def serve():
 
             # forwarded_allow_ips: only the proxy can open these sockets, so its headers are believed.
             super().__init__(
-                uvicorn.Config(with_proxy(app), http=with_large_pieces(AutoHTTPProtocol), log_config=None, access_log=False, forwarded_allow_ips="*")
+                uvicorn.Config(
+                    with_proxy(app),
+                    http=with_large_pieces(AutoHTTPProtocol),
+                    backlog=BACKLOG,
+                    h11_max_incomplete_event_size=4 * LONGEST_LINE,
+                    log_config=None,
+                    access_log=False,
+                    forwarded_allow_ips="*",
+                )
             )
             self.worker = worker
             self.last_tick = time.monotonic()
@@ -252,26 +403,50 @@ def serve():
                     os.kill(os.getpid(), signal.SIGTERM)
 
         async def on_tick(self, counter):
+            self.loop = asyncio.get_running_loop()
             self.last_tick = time.monotonic()
             return await super().on_tick(counter) or not self.worker.alive
 
         async def shutdown(self, sockets=None):
             for server in self.servers:
                 server.close()
-            await asyncio.sleep(0.5)  # uvicorn would drop connections that are accepted but not read yet
+            deadline = time.monotonic() + 5
+            await asyncio.sleep(0.5)
+            # uvicorn would drop connections that are accepted but not read yet
+            while any(getattr(connection, "cycle", connection) is None for connection in self.server_state.connections) and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
             await super().shutdown(sockets)
+
+        def break_off(self):
+            """As if the senders were gone: MLflow then removes the pieces of their uploads, which it may not when it is cancelled."""
+            for connection in list(self.server_state.connections):
+                with suppress(OSError):
+                    connection.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
     class Worker(ThreadWorker):
         """gunicorn's threads, and an event loop that starts and ends with them."""
 
         def run(self):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            # Held for as long as it may have files there: see mlflow.service.
+            self.temporary = os.open(tempfile.gettempdir(), os.O_RDONLY)
+            fcntl.flock(self.temporary, fcntl.LOCK_SH)
+            threading.Thread(target=sweep, name="sweep", daemon=True).start()
             self.event_loop = EventLoop(self)
             thread = threading.Thread(target=self.event_loop.run_in_thread, name="asgi", daemon=True)
             thread.start()
             super().run()
-            thread.join(self.cfg.graceful_timeout)
+            if self.alive:  # the main process is gone
+                self.alive = False
+                self.end_in(self.cfg.graceful_timeout)
+            while thread.is_alive():
+                thread.join(1)  # without a time, Python 3.13 handles no signal meanwhile
 
         def handle_exit(self, sig, frame):
+            if not self.alive:
+                return self.end_in(HURRY)
+            self.end_in(self.cfg.graceful_timeout)
+            threading.Thread(target=close_idle_connections, daemon=True).start()
             if hasattr(self, "set_accept_enabled"):
                 return super().handle_exit(sig, frame)
             # gunicorn 23, which MLflow 3.9 wants, would drop connections that are accepted but not read yet
@@ -280,11 +455,62 @@ def serve():
                     self.poller.unregister(listener)
             threading.Timer(0.5, super().handle_exit, (sig, frame)).start()
 
+        def handle_quit(self, sig, frame):
+            self.end_in(0)
+
+        def end_in(self, seconds):
+            timer = threading.Timer(seconds, self.end)
+            timer.daemon = True
+            timer.start()
+
+        def end(self):
+            try:
+                self.event_loop.loop.call_soon_threadsafe(self.event_loop.break_off)
+                deadline = time.monotonic() + 3
+                while self.event_loop.server_state.tasks and time.monotonic() < deadline:
+                    time.sleep(0.05)
+            finally:  # also where the event loop is not there
+                os._exit(0)
+
         def notify(self):  # once a second; the master replaces a worker it has not heard of for `timeout` seconds
             if time.monotonic() - self.event_loop.last_tick < self.cfg.timeout:
                 super().notify()
 
+    class Master(Arbiter):
+        """Does not wait for workers that it told to go, nor end them when they say nothing: they look after themselves."""
+
+        def __init__(self, app):
+            super().__init__(app)
+            self.gone = []  # process descriptors
+
+        def spawn_worker(self):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a worker would lose one that comes before it listens to it
+            try:
+                return super().spawn_worker()
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+        def kill_worker(self, pid, sig):
+            super().kill_worker(pid, sig)
+            if sig == signal.SIGTERM and (worker := self.WORKERS.pop(pid, None)):
+                worker.tmp.close()
+                self.gone.append(os.pidfd_open(pid))
+
+        def handle_hup(self):
+            for worker in self.gone:  # two generations at once are what the memory is for
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(worker, signal.SIGTERM)
+                os.close(worker)
+            self.gone.clear()
+            super().handle_hup()
+
     class Server(Application):
+        def run(self):
+            try:
+                Master(self).run()
+            except RuntimeError as problem:  # as gunicorn does
+                sys.exit(f"Error: {problem}")
+
         def init(self, parser, opts, args):
             settings = {
                 "bind": [f"fd://{fd}" for fd in wsgi_fds],
@@ -292,6 +518,9 @@ def serve():
                 "workers": 2,
                 "threads": 8,
                 "timeout": 120,
+                "backlog": BACKLOG,
+                "limit_request_line": 0,  # gunicorn's own limit cannot be more than 8,190 bytes
+                "limit_request_field_size": LONGEST_LINE,
                 "keepalive": 0,  # a connection costs nothing on a unix socket, and one that is kept loses requests at a restart
                 "preload_app": True,
                 "on_starting": keep_sockets,
@@ -305,12 +534,16 @@ def serve():
             import uvicorn.loops.auto
             import uvicorn.protocols.http.auto  # noqa: F401 - loaded before the fork, to be shared
 
-            import mlflow.server.fastapi_app
+            import mlflow.server
+            from mlflow.server.fastapi_app import app
 
             keep_compressed()
             if os.environ.get("MLFLOW_SERVE_DIRECT_TRANSFERS") != "true":
                 proxy_transfers()
-            return mlflow.server.app
+            flask = mlflow.server.app
+            tell_that_the_disk_is_full(flask, app)
+            flask.wsgi_app = if_awaited(flask.wsgi_app)
+            return flask
 
     def keep_sockets(arbiter):
         arbiter.systemd = True  # which owns them: not removed at the end
