@@ -52,8 +52,16 @@ def wait(group, seconds):
         time.sleep(0.1)
 
 
+def own_group(unit):
+    """The file that lists the processes of the unit, of which this is one; the second and third are for version 1 of cgroups."""
+    path = show("ControlGroup", unit)
+    files = [Path(top + path, "cgroup.procs") for top in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")]
+    found = [file for file in files if path.endswith(f"/{unit}") and file.exists() and os.getpid() in map(int, file.read_text().split())]
+    return found[0] if found else sys.exit(f"systemd does not say where the processes of {unit} are")
+
+
 def main(unit):
-    group = Path("/sys/fs/cgroup" + show("ControlGroup", unit), "cgroup.procs")
+    group = own_group(unit)
     job = show("Job", unit)
     job_type = show("JobType", job) if job not in ("", "0") else "none"
     serving = workers(group)
