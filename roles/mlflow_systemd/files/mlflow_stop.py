@@ -76,6 +76,7 @@ def main(unit):
     send(processes(group), signal.SIGQUIT)  # they remove the pieces of uploads
     wait(group, 5)
     send(processes(group), signal.SIGKILL)
+    wait(group, 5)  # whoever stopped MLflow relies on it: a migration may follow
 
 
 if __name__ == "__main__":
