@@ -212,6 +212,7 @@ def test_credentials_are_replaced_where_they_are_to_be(host, elsewhere):
 def test_a_host_of_no_inventory_names_the_variable_for_credentials(tmp_path):
     name = os.environ["MLFLOW_TEST_SERVER"]
     variables = {"ansible_connection": "containers.podman.podman", "ansible_user": "root", "mlflow_domain": "mlflow.test"}
+    variables["mlflow_venv_extra_requirements_file"] = str(Path(__file__).with_name("extra.txt"))
     add = {
         "ansible.builtin.add_host": {"name": name, "groups": ["mlflow_database", "mlflow_tracking", "mlflow_proxy"], **variables},
         "changed_when": False,
