@@ -67,9 +67,9 @@ def by_ssh(host, tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def ufw(host, by_ssh) -> Iterator[None]:
-    host.run_expect([0], "ufw --force reset")
+    """As it comes with its package: off and without a rule."""
     yield
-    host.run_expect([0], "ufw --force reset")
+    host.run_expect([0], "ufw --force reset")  # which is refused twice in one second, as what it keeps has that for a name
 
 
 def test_rules_for_ssh_are_left_alone(host, by_ssh, came_from):

@@ -166,8 +166,10 @@ def ask_ssh(module: AnsibleModule) -> tuple[set[int], list[dict[str, t.Any]]]:
         return module.run_command([program, *command[1:]])[1].splitlines() if program else []
 
     ports = {int(line.split()[1]) for line in lines("sshd", "-T") if line.startswith("port ")}
-    for line in lines("systemctl", "show", "ssh.socket", "sshd.socket", "--property=Listen"):
-        ports |= {int(port) for port in re.findall(r"(?:^|:)([0-9]+) \(Stream\)", line.partition("=")[2])}
+    units = "\n".join(lines("systemctl", "show", "ssh.socket", "sshd.socket", "--property=ActiveState,Listen,UnitFileState")).split("\n\n")
+    for unit in units:
+        if re.search("^(ActiveState=active|UnitFileState=enabled)$", unit, re.MULTILINE):
+            ports |= {int(port) for port in re.findall(r"(?:=|:)([0-9]+) \(Stream\)", unit)}
     sockets = lines("ss", "--no-header", "--numeric", "--tcp", "--processes", "state", "listening", "state", "established")
     ports |= {host_and_port(line.split()[3])[1] for line in sockets if re.search(r'"sshd(-session)?"', line)}
     mine, anybodys = [], []
