@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from deployment import deploy, deployed, recap, refused, said, unchanged
+from deployment import deployed, refused, unchanged
 
 INVENTORY = Path(os.environ["MLFLOW_TEST_INVENTORY"])
 CREDENTIALS = INVENTORY / "credentials"
@@ -222,5 +222,4 @@ def test_a_host_of_no_inventory_names_the_variable_for_credentials(tmp_path):
     (tmp_path / "play.yml").write_text(json.dumps([play, {"ansible.builtin.import_playbook": site}]))
     where = {"playbook": tmp_path / "play.yml", "inventory": "localhost,"}
     refused("authority: set mlflow_credentials_dir to a directory on this machine.", **where)
-    run = deploy({"mlflow_credentials_dir": str(CREDENTIALS)}, **where)
-    assert (run.returncode, recap(run)["changed"]) == (0, 0), said(run)[-3000:]
+    unchanged({"mlflow_credentials_dir": str(CREDENTIALS)}, **where)
