@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where artifacts lie, from a bare host on, in this order: each test begins with what the one before it left."""
+"""Where artifacts lie, from a bare host on, in this order: each test begins with what the one before it left.
+
+All of them take the host, as pytest would run the others after those that do.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from deployment import deployed, refused, unchanged
+from deployment import deploy, deployed, refused, said, unchanged
 
 CONTROLLER = Path(os.environ["MLFLOW_TEST_INVENTORY"]).parent  # /srv/controller on the host
 SERVER = os.environ["MLFLOW_TEST_SERVER"]
@@ -108,7 +111,7 @@ def rows(host) -> dict[str, str]:
 
 
 class TestBareHost:
-    def test_stores_without_their_driver_are_refused(self) -> None:
+    def test_stores_without_their_driver_are_refused(self, host) -> None:
         refused(
             "mlflow_artifacts_destination is gs://bucket, for which MLflow needs google-cloud-storage: add it to mlflow_venv_extra",
             {"mlflow_artifacts_destination": "gs://bucket"},
@@ -165,17 +168,19 @@ class TestVolume:
         deployed(playbook="playbooks/verify.yml")
         assert rows(host) == before
 
-    def test_another_directory_is_refused_until_artifacts_were_moved(self) -> None:
+    def test_another_directory_is_refused_until_artifacts_were_moved(self, host) -> None:
         refused(
             f"MLflow's artifacts are in {VOLUME}, and mlflow_artifacts_dir or mlflow_artifacts_destination now says /var/lib/mlflow/artifacts, where clients"
             f" would find none of them: move them, then set mlflow_artifacts_moved_from to {VOLUME}."
         )
         refused(f"MLflow's artifacts are in {VOLUME}", STORE)
 
-    def test_release_that_cannot_reach_the_store_is_refused(self) -> None:
+    def test_release_that_cannot_reach_the_store_is_refused(self, host) -> None:
         """Where the role that installs it was not told; nothing is activated."""
-        variables = {"mlflow_systemd_artifacts_destination": "s3://mlflow/artifacts", "mlflow_artifacts_moved_from": VOLUME}
-        refused("has no boto3: set mlflow_artifacts_destination or mlflow_venv_artifacts_destination", variables)
+        run = deploy({"mlflow_systemd_artifacts_destination": "s3://mlflow/artifacts", "mlflow_artifacts_moved_from": VOLUME})
+        assert run.returncode != 0
+        assert "has no boto3: set mlflow_artifacts_destination or mlflow_venv_artifacts_destination" in said(run), run.stdout[-4000:]
+        assert host.file("/etc/mlflow/mlflow.env").contains(f'DESTINATION="{VOLUME}"')
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="the controller's root is needed: its files are nobody's on the host")
     def test_directory_of_a_file_server_is_left_as_it_serves(self, host) -> None:
