@@ -20,7 +20,7 @@ def away(host) -> str:
     """The host has restarted without its volume; returns the cluster's unit."""
     unit = f"postgresql@{host.check_output('ls /etc/postgresql')}-main.service"
     host.run_expect([0], f"systemctl stop {unit} && mv {MOUNT} {VOLUME} && mkdir {MOUNT}")
-    host.run_expect([0], f"echo '{VOLUME} {MOUNT} none bind,nofail 0 0' >>/etc/fstab && mv {VOLUME} {VOLUME}.away")
+    host.run_expect([0], f"echo '{VOLUME} {MOUNT} none bind,nofail 0 0' >>/etc/fstab && mv {VOLUME} {VOLUME}.away && touch {VOLUME}")
     subprocess.run(["podman", "restart", os.environ["MLFLOW_TEST_SERVER"]], check=True, capture_output=True)
     host.run("systemctl is-system-running --wait")
     return unit
@@ -37,6 +37,6 @@ def test_a_run_without_the_volume_writes_nothing_below_its_mount_point(host, awa
 
 
 def test_the_database_starts_once_its_volume_is_mounted(host, away, until):
-    host.run_expect([0], f"mv {VOLUME}.away {VOLUME} && mount {MOUNT}")
+    host.run_expect([0], f"rm {VOLUME} && mv {VOLUME}.away {VOLUME} && mount {MOUNT}")
     until(ANSWERS)
     unchanged(playbook=DATABASE)
