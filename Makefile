@@ -34,6 +34,10 @@ test: setup ## Everything below that tests: lint, sanity, unit, contract, molecu
 	if [ $${#failed[@]} -gt 0 ]; then echo "test: FAILED: $${failed[*]}"; exit 1; fi; \
 	echo 'test: all passed'
 
+.PHONY: test-all
+test-all: ## The same with the drills: scenarios that take long
+	@ALL=1 $(MAKE) --no-print-directory test
+
 .PHONY: lint
 lint: setup ## Check style, syntax and documentation of playbooks, roles and modules
 	@tests/lint.sh

@@ -5,6 +5,7 @@
 #   tests/molecule.sh PLATFORM...                 exactly these: one that cannot be had is a failure
 #   SCENARIOS='default tls' tests/molecule.sh     these scenarios on every platform; otherwise default on every platform, security
 #                                                 and tls on Debian 12 and 13, and each other scenario on the first one
+#   ALL=1 tests/molecule.sh                       the drills too, which take long
 #   JOBS=1 tests/molecule.sh                      one at a time, not two
 #   TIMEOUT=40m tests/molecule.sh                 how long one scenario may take on one platform
 set -euo pipefail
@@ -45,6 +46,8 @@ if [[ " ${platforms[*]} " == *' debian12 '* && " ${platforms[*]} " != *' ubuntu2
   fi
 fi
 
+# Left to `make test-all`.
+drills='restart repair storage'
 jobs=()
 if [ -n "${SCENARIOS:-}" ]; then
   for platform in "${platforms[@]}"; do for scenario in $SCENARIOS; do jobs+=("$scenario $platform"); done; done
@@ -52,6 +55,7 @@ else
   # The long ones first.
   for scenario in adversity security tls default $(ls molecule); do
     [ -e "molecule/$scenario/molecule.yml" ] || continue
+    if [ -z "${ALL:-}" ] && [[ " $drills " == *" $scenario "* ]]; then continue; fi
     case $scenario in
       default) on=("${platforms[@]}") ;;
       security | tls) mapfile -t on < <(printf '%s\n' "${platforms[@]}" | grep -xE 'debian1[23]' || echo "${platforms[0]}") ;;
@@ -110,6 +114,7 @@ for job in "${jobs[@]}"; do
   grep -E '=+ .*[0-9]+ (passed|failed|error).* in [0-9.]+s' "$log" | sed 's/^ *\(msg: \)*/  /' || true
   grep -A1 '^SCENARIO RECAP' "$log" | tail -n 1 | sed 's/^/  /' || true
 done
+[ -n "${ALL:-}${SCENARIOS:-}" ] || printf '%-28s %s\n' "$drills" 'left to make test-all'
 for platform in "${missing[@]}"; do printf '%-28s %s\n' "$platform" 'NOT TESTED: no image can be had here'; done
 [ -z "$python_notice" ] || printf '%-28s %s\n' 'Python 3.10' "$python_notice"
 [ "$failed" = 0 ]

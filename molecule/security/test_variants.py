@@ -151,6 +151,18 @@ def test_jobs_go_on_after_a_restart(host, asked_for):
     assert_nothing_was_refused(host)
 
 
+def test_mlflow_serves_where_the_port_of_jobs_is_taken(host, asked_for):
+    """As at a boot at which another program was quicker."""
+    host.run_expect([0], "systemctl stop mlflow.service mlflow.socket mlflow-jobs.socket")
+    host.run_expect([0], "systemd-run --quiet --unit=squatter python3 -m http.server --bind 127.0.0.1 5000")
+    time.sleep(2)
+    host.run_expect([0], "systemctl start mlflow.socket mlflow.service")
+    assert "200 OK" in send([request("GET", "/version", GOOD)])[0]
+    host.run_expect([0], "systemctl stop squatter mlflow.service mlflow.socket")
+    host.run_expect([0], "systemctl start mlflow.socket mlflow-jobs.socket mlflow.service")
+    assert host.check_output("ss -Hltn sport = :5000") != ""
+
+
 def test_telemetry_sends(host, asked_for):
     """What the server has to tell, from before its workers were forked, and what browsers do, through a worker."""
     assert get_json(UI_TELEMETRY)["disable_ui_telemetry"] is False

@@ -361,6 +361,17 @@ def test_upstream_never_sees_the_password(nginx):
     assert nginx.get(GOOD, "/health").body == b"asgi[][]"
 
 
+def test_health_is_good_only_where_both_sockets_answer(nginx):
+    assert nginx.get({}, "/health").status == 200
+    for name in ("wsgi.sock", "asgi.sock"):
+        (nginx.top / name).rename(nginx.top / "gone")
+        try:
+            assert nginx.get({}, "/health").status >= 500
+        finally:
+            (nginx.top / "gone").rename(nginx.top / name)
+    assert nginx.get({}, "/health").status == 200
+
+
 def test_nothing_is_stored(nginx):
     for path in [*PATHS, "/health"] * 2:
         nginx.get(GOOD, path)
