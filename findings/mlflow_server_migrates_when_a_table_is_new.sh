@@ -34,9 +34,12 @@ try() { # OLD NEW PORT
     if [ "$answer" = 200 ] || grep -q 'out-of-date database schema' "$log"; then break; fi
     sleep 1
   done
-  kill $! && wait $! 2>/dev/null || true
-  echo "database of $1, server of $2: schema $([ "$before" = "$(revision "$database")" ] && echo unchanged || echo migrated)," \
-    "$([ "$answer" = 200 ] && echo serves || { grep -o -m 1 'Detected out-of-date database schema' "$log" || echo 'says nothing'; })"
+  kill $! 2>/dev/null || true
+  wait $! 2>/dev/null || true
+  local schema=migrated said=serves
+  if [ "$before" = "$(revision "$database")" ]; then schema=unchanged; fi
+  if [ "$answer" != 200 ]; then said=$(grep -o -m 1 'Detected out-of-date database schema' "$log" || echo 'says nothing'); fi
+  echo "database of $1, server of $2: schema $schema, $said"
 }
 found=$(try 3.15.0 3.16.1 18151; try 3.16.1 3.17.2 18161)
 echo "$found"

@@ -39,7 +39,10 @@ def files(host) -> str:
         ({"mlflow_postgres_settings": {"work_mem": "lots"}}, 'invalid value for parameter "work_mem": "lots"'),
         ({"mlflow_postgres_settings": {"shared_buffers": "4TB"}}, "could not map anonymous shared memory: Cannot allocate memory"),
         ({"mlflow_postgres_settings": {"shared_preload_libraries": "pg_stat_statementz"}}, 'could not access file "pg_stat_statementz"'),
-        ({"mlflow_database_password": "correct horse battery", "mlflow_postgres_allowed_networks": ["10.0.0.0/33"]}, 'invalid CIDR mask in address "10.0.0.0/33"'),
+        (
+            {"mlflow_database_password": "correct horse battery", "mlflow_postgres_allowed_networks": ["10.0.0.0/33"]},
+            'invalid CIDR mask in address "10.0.0.0/33"',
+        ),
     ],
     ids=["name", "value", "memory", "library", "network"],
 )
@@ -84,7 +87,7 @@ def test_a_cluster_that_does_not_start_says_why(host, version, unit):
 
 
 def test_a_postmaster_that_is_killed_comes_back(host, version, until):
-    for _ in range(6):  # more often than systemd starts by default
+    for _count in range(6):  # more often than systemd starts by default
         host.run_expect([0], f"kill -KILL $(head -n 1 /run/postgresql/{version}-main.pid)")
         until(ANSWERS)
 
@@ -108,7 +111,8 @@ def test_a_wal_disk_that_was_full_serves_again_once_it_has_space(host, version, 
     assert host.run(ANSWERS).rc != 0
     host.run_expect([0], f"rm {disk}/filler")
     until(ANSWERS)
-    host.run_expect([0], f"systemctl stop {unit} && rm {data}/pg_wal && mkdir {data}/pg_wal && {move.format(disk, data + '/pg_wal').replace('rm -r', 'umount')}")
+    back = move.format(disk, f"{data}/pg_wal").replace("rm -r", "umount")
+    host.run_expect([0], f"systemctl stop {unit} && rm {data}/pg_wal && mkdir {data}/pg_wal && {back}")
     host.run_expect([0], f"rmdir {disk} && systemctl start {unit}")
     until(ANSWERS)
 

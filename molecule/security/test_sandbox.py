@@ -68,7 +68,10 @@ def test_ceilings(host):
     assert (found["OOMPolicy"], found["LimitCORE"], found["LimitCORESoft"]) == ("continue", "0", "0")
 
 
-@pytest.mark.parametrize("directory", ["/etc", "/usr/bin", "/opt/mlflow/current/bin", "/opt/mlflow/libexec", "/run", "/var/lib/mlflow", "/var/log/mlflow", "/var/cache", "/srv"])
+@pytest.mark.parametrize(
+    "directory",
+    ["/etc", "/usr/bin", "/opt/mlflow/current/bin", "/opt/mlflow/libexec", "/run", "/var/lib/mlflow", "/var/log/mlflow", "/var/cache", "/srv"],
+)
 def test_system_is_read_only(inside, directory):
     assert "Read-only file system" in inside(f"touch {directory}/planted")
 

@@ -18,6 +18,7 @@ EARLIER = "0b3ceb3"  # whose files bear no mark, and whose MLflow owns its data 
 OLD, NEW = {"mlflow_version": "3.16.1"}, {"mlflow_version": "3.17.2"}
 OPERATIONS = ROOT / "docs" / "operations.md"
 DATA = "/var/lib/mlflow"
+CA = "/etc/nginx/mlflow/tls/current/ca.pem"
 CREDENTIALS = Path(os.environ["MLFLOW_TEST_INVENTORY"]) / "credentials"
 CLIENT = """
 import json, os, sys, mlflow
@@ -41,7 +42,7 @@ def client(host, *words: str) -> list:
     """What a user with MLflow's client does and sees."""
     password = (CREDENTIALS / "mlflow.test" / "mlflow.txt").read_text().strip()
     host.run_expect([0], "printf %%s %s >/root/client.py", CLIENT)
-    command = "cd /root && printf '%%s\\n' %s | MLFLOW_TRACKING_SERVER_CERT_PATH=/etc/nginx/mlflow/tls/current/ca.pem /opt/mlflow/current/bin/python -I client.py "
+    command = f"cd /root && printf '%%s\\n' %s | MLFLOW_TRACKING_SERVER_CERT_PATH={CA} /opt/mlflow/current/bin/python -I client.py "
     return json.loads(host.check_output(command + " ".join(words), password).splitlines()[-1])
 
 
@@ -127,7 +128,7 @@ def test_a_link_in_place_of_a_directory_is_not_followed(host):
 def test_mlflow_writes_nowhere_else_for_a_user(host):
     """An experiment may name any place for its artifacts."""
     password = (CREDENTIALS / "mlflow.test" / "mlflow.txt").read_text().strip()
-    curl = f"curl --silent --cacert /etc/nginx/mlflow/tls/current/ca.pem --user mlflow:{password} "
+    curl = f"curl --silent --cacert {CA} --user mlflow:{password} "
     host.run_expect([0], "command -v curl || apt-get install --yes --no-install-recommends curl")
     body = json.dumps({"name": "elsewhere", "artifact_location": f"{DATA}/planted"})
     post = curl + "--header 'Content-Type: application/json' --data %s https://mlflow.test/api/2.0/mlflow/"
@@ -175,7 +176,8 @@ def test_check_shows_the_upgrade(host):
 
 def test_an_upgrade_dumps_migrates_and_loses_no_request(host, written):
     before = revision(host)
-    loop = "while sleep 0.2; do curl --silent --insecure --max-time 120 --output /dev/null --write-out '%{http_code}\\n' https://127.0.0.1/health --header 'Host: mlflow.test'; done"
+    curl = f"curl --silent --cacert {CA} --max-time 120 --output /dev/null --write-out '%{{http_code}}\\n' https://mlflow.test/health"
+    loop = f"while sleep 0.2; do {curl}; done"
     host.run_expect([0], "systemd-run --quiet --unit=asking --property=StandardOutput=truncate:/run/asking.out sh -c %s", loop)
     deployed(NEW)
     host.run_expect([0], "systemctl stop asking")

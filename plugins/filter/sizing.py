@@ -173,7 +173,8 @@ def sizing(facts: dict[str, int], wishes: dict[str, t.Any]) -> dict[str, t.Any]:
         most = (memory - jobs_mib) // (facts["generations"] * WORKER_MIB)
         smaller = "turn mlflow_systemd_job_execution off, or use a larger server" if jobs else "use a larger server"
         problems.append(
-            f"{who} take{'' if workers > 1 or jobs else 's'} about {memory_mib} MiB{meanwhile} and MLflow may take {memory} of this server's {facts['memory_mib']}"
+            f"{who} take{'' if workers > 1 or jobs else 's'} about {memory_mib} MiB{meanwhile} and MLflow may take {memory} of this server's"
+            f" {facts['memory_mib']}"
             f" (mlflow_systemd_memory_percent): {f'set mlflow_systemd_workers to at most {most}' if most > 0 else smaller}."
         )
     wanted = connections(workers, threads)

@@ -243,7 +243,9 @@ def main() -> None:
         modules=modules,
         includes={name: [one.words[1] for one in config.of(*blocks) if one.name == "include"] for name, blocks in {"main": (), "http": ("http",)}.items()},
         hash_bucket_size=int(bucket[0]) if bucket else 0,
-        server_names=sorted({name for server in servers if server.file in mine for one in server.inside if one.name == "server_name" for name in one.words[1:]}),
+        server_names=sorted(
+            {name for server in servers if server.file in mine for one in server.inside if one.name == "server_name" for name in one.words[1:]}
+        ),
         ports=sorted(ports - {0}),
         newer=[path for path in module.params["files"] if running and changed_since(running, path)],
         clashes=sorted(clashes),

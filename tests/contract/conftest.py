@@ -136,7 +136,8 @@ def launch(top: Path, environ: dict[str, str], cli: str) -> Launch:
         log = top / f"{name}.log"
         activate = [PYTHON, str(Path(__file__).with_name("activate.py")), *(["--restart"] if restart else [])]
         command = [*as_user("nobody"), *activate, *(f"{kind}={path}" for kind, path in paths.items()), *sockets, "--", PYTHON, str(LAUNCHER)]
-        environment = {**environ, "GUNICORN_CMD_ARGS": "--workers=1 --threads=4", "CONTRACT_LOG": str(log), "MLFLOW_SERVE_WSGI_SOCKET": str(paths["wsgi"]), **more}
+        ours = {"GUNICORN_CMD_ARGS": "--workers=1 --threads=4", "CONTRACT_LOG": str(log), "MLFLOW_SERVE_WSGI_SOCKET": str(paths["wsgi"])}
+        environment = {**environ, **ours, **more}
         with log.open("w") as output:
             process = subprocess.Popen(command, env=environment, cwd=environ["HOME"], stdout=output, stderr=output)
         server = Launched(process, paths["wsgi"], paths["asgi"], log)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from servers import HOST, ask, program
-from test_auth import GOOD, PASSWORD, Nginx
+from test_auth import PASSWORD, Nginx
 from test_launcher import LONG_READS
 
 

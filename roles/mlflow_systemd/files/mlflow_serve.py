@@ -344,7 +344,7 @@ def close_idle_connections():
     """To the database: there may be few, and the next workers need them."""
     from sqlalchemy import Engine
 
-    for engine in [found for found in gc.get_objects() if type(found) is Engine]:
+    for engine in [found for found in gc.get_objects() if issubclass(type(found), Engine)]:
         engine.dispose()  # those in use are closed when they are given back
 
 

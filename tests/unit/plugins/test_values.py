@@ -53,6 +53,7 @@ class FilterModule:
         return {"keep": lambda text, path: Path(path).write_text(str(text)) and ""}
 '''
 
+
 def options_of(role: Path) -> dict[str, t.Any]:
     return yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
 

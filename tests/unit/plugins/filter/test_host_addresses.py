@@ -14,7 +14,8 @@ from ansible_collections.mlops.mlflow.plugins.filter.host_addresses import host_
 def facts(default: str, **interfaces: dict[str, t.Any]) -> dict[str, t.Any]:
     addresses = [one["ipv4"]["address"] for one in interfaces.values() if "ipv4" in one]
     addresses += [entry["address"] for one in interfaces.values() for entry in one.get("ipv4_secondaries", [])]
-    return {"interfaces": [name.replace("_", "-") for name in interfaces], "default_ipv4": {"interface": default}, "all_ipv4_addresses": addresses, **interfaces}
+    names = [name.replace("_", "-") for name in interfaces]
+    return {"interfaces": names, "default_ipv4": {"interface": default}, "all_ipv4_addresses": addresses, **interfaces}
 
 
 def at(address: str, kind: str = "ether", **more: t.Any) -> dict[str, t.Any]:

@@ -31,14 +31,12 @@ def test_false(value: t.Any) -> None:
 
 @pytest.mark.parametrize("value", [8443, 8443.0, "8443", " 8443 ", "8443.0", "08443"])
 def test_whole_numbers(value: t.Any) -> None:
-    found = convert("int", value)["x"]
-    assert type(found) is int and found == 8443
+    assert repr(convert("int", value)["x"]) == "8443"
 
 
 @pytest.mark.parametrize("value", [1.5, "1.5"])
 def test_numbers(value: t.Any) -> None:
-    found = convert("float", value)["x"]
-    assert type(found) is float and found == 1.5
+    assert repr(convert("float", value)["x"]) == "1.5"
 
 
 @pytest.mark.parametrize(
