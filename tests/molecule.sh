@@ -4,8 +4,8 @@
 #   tests/molecule.sh                             every platform of the default list that can be had here
 #   tests/molecule.sh PLATFORM...                 exactly these: one that cannot be had is a failure
 #   SCENARIOS='default tls' tests/molecule.sh     these scenarios on every platform; otherwise default on every platform, security
-#                                                 and tls on Debian 12 and 13, and each other scenario on the first one
-#   ALL=1 tests/molecule.sh                       the drills too, which take long
+#                                                 and tls on Debian 13, and each other scenario on the first one
+#   ALL=1 tests/molecule.sh                       security and tls on Debian 12 too, and the drills, which take long
 #   JOBS=1 tests/molecule.sh                      one at a time, not two
 #   TIMEOUT=40m tests/molecule.sh                 how long one scenario may take on one platform
 set -euo pipefail
@@ -58,7 +58,7 @@ else
     if [ -z "${ALL:-}" ] && [[ " $drills " == *" $scenario "* ]]; then continue; fi
     case $scenario in
       default) on=("${platforms[@]}") ;;
-      security | tls) mapfile -t on < <(printf '%s\n' "${platforms[@]}" | grep -xE 'debian1[23]' || echo "${platforms[0]}") ;;
+      security | tls) mapfile -t on < <(printf '%s\n' "${platforms[@]}" | grep -xE "debian${ALL:+12|debian}13" || echo "${platforms[0]}") ;;
       *) on=("${platforms[0]}") ;;
     esac
     for platform in "${on[@]}"; do
