@@ -16,7 +16,9 @@ echo "unit: pytest tests/unit with $(tell .venv), and tests/unit/plugins with $(
 oldest=$!
 trap 'kill $oldest 2>/dev/null || true' EXIT
 status=0
-.venv/bin/python -m pytest tests/unit "$@" 2>&1 </dev/null | tee tests/output/unit.log || status=$?
+.venv/bin/python -m pytest tests/unit --ignore=tests/unit/plugins/filter "$@" 2>&1 </dev/null | tee tests/output/unit.log || status=$?
+# In a process of their own: filters import Ansible's controller, beside which its modules answer differently.
+.venv/bin/python -m pytest tests/unit/plugins/filter "$@" 2>&1 </dev/null | tee tests/output/unit-filter.log || [ $? = 5 ] || status=1 # 5: none of that name
 wait $oldest || status=$?
 trap - EXIT
 echo "unit: $(tell .cache/oldest)"
