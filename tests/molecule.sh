@@ -7,7 +7,7 @@
 #                                                 and tls on Debian 13, and each other scenario on the first one
 #   ALL=1 tests/molecule.sh                       security and tls on Debian 12 too, and the drills, which take long
 #   JOBS=1 tests/molecule.sh                      one at a time, not two
-#   TIMEOUT=40m tests/molecule.sh                 how long one scenario may take on one platform
+#   TIMEOUT=50m tests/molecule.sh                 how long one scenario may take on one platform
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -76,7 +76,7 @@ trap 'kill "${children[@]}" 2>/dev/null; wait; exit 130' INT TERM
 run() { # SCENARIO PLATFORM
   local name=$1-$2 log=tests/output/molecule-$1-$2.log start=$SECONDS
   [ "$1-$2" != default-debian12 ] || export MLFLOW_TEST_PYTHON_MOUNT=$python_mount
-  MLFLOW_PLATFORM=$2 timeout --kill-after=60 "${TIMEOUT:-40m}" molecule test --scenario-name "$1" >"$log" 2>&1 </dev/null &
+  MLFLOW_PLATFORM=$2 timeout --kill-after=60 "${TIMEOUT:-50m}" molecule test --scenario-name "$1" >"$log" 2>&1 </dev/null &
   # timeout passes it on to molecule and all that molecule started.
   trap 'kill '$! TERM
   if wait $!; then

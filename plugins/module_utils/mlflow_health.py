@@ -395,7 +395,8 @@ class Roundtrip:
         try:
             self._post_unless(set(accepted), endpoint, body)
         except Failure as failure:
-            failure.waiting_helps |= failure.code == WRONG_STATE  # another check has just marked it as deleted
+            # Another check has just marked the run as deleted, or written the same row: MLflow answers 400 with the database's words.
+            failure.waiting_helps |= failure.code == WRONG_STATE or "unique" in str(failure).lower()
             raise
 
     def _post_unless(self, accepted: set[str], endpoint: str, body: dict[str, Any]) -> None:

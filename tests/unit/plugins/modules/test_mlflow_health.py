@@ -143,7 +143,7 @@ class TestDepth:
             forget(mlflow_server)
         processes = [start_module(**options) for _count in range(4)]
         results = [finish(process) for process in processes]
-        assert not any(result.get("failed") for result in results), results
+        assert [result["msg"] for result in results if result.get("failed")] == []
         assert list(mlflow_server.experiments("DELETED_ONLY").values()).count("mlflow-health") == 1
 
     def test_users_have_an_experiment_each(self, mlflow_server: Mlflow, untouched: None) -> None:
