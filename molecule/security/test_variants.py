@@ -156,9 +156,13 @@ def test_mlflow_serves_where_the_port_of_jobs_is_taken(host, asked_for):
     host.run_expect([0], "systemctl stop mlflow.service mlflow.socket mlflow-jobs.socket")
     host.run_expect([0], "systemd-run --quiet --unit=squatter python3 -m http.server --bind 127.0.0.1 5000")
     time.sleep(2)
-    host.run_expect([0], "systemctl start mlflow.socket mlflow.service")
-    assert "200 OK" in send([request("GET", "/version", GOOD)])[0]
-    host.run_expect([0], "systemctl stop squatter mlflow.service mlflow.socket")
+    try:
+        host.run_expect([0], "systemctl start mlflow.socket mlflow.service")
+        deadline = time.monotonic() + 60
+        while "200 OK" not in (answer := send([request("GET", "/version", GOOD)])[0]):
+            assert time.monotonic() < deadline, answer
+    finally:
+        host.run_expect([0], "systemctl stop squatter mlflow.service mlflow.socket")
     host.run_expect([0], "systemctl start mlflow.socket mlflow-jobs.socket mlflow.service")
     assert host.check_output("ss -Hltn sport = :5000") != ""
 
