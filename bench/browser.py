@@ -25,8 +25,9 @@ class Browser:
     def __init__(self, profile):
         theirs_in, self.to = os.pipe()
         self.source, theirs_out = os.pipe()
-        self.process = subprocess.Popen(["bash", "-c", COMMAND, "-", profile, str(theirs_in), str(theirs_out)], pass_fds=(theirs_in, theirs_out),
-                                        stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            ["bash", "-c", COMMAND, "-", profile, str(theirs_in), str(theirs_out)], pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL
+        )
         os.close(theirs_in), os.close(theirs_out)
         self.rest, self.number, self.events = b"", 0, []
         os.set_blocking(self.source, False)

@@ -42,7 +42,7 @@ def cpu_seconds(unit):
     used = 0
     for path in Path("/sys/fs/cgroup/system.slice").rglob("cpu.stat"):
         name = path.parent.name
-        if name == unit or name.startswith(SHARED_UNITS) and name.endswith(".service"):
+        if name == unit or (name.startswith(SHARED_UNITS) and name.endswith(".service")):
             used += int(re.search(r"usage_usec (\d+)", path.read_text())[1])
     return used / 1e6
 

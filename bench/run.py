@@ -57,8 +57,13 @@ def script(host, name, *arguments):
 
 
 def playbook(path, inventory, **variables):
-    environment = {**os.environ, "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_roles", "ANSIBLE_HOME": str(ROOT / ".cache/ansible"),
-                   "ANSIBLE_NOCOLOR": "1", "MOLECULE_PROJECT_DIRECTORY": str(ROOT)}
+    environment = {
+        **os.environ,
+        "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_roles",
+        "ANSIBLE_HOME": str(ROOT / ".cache/ansible"),
+        "ANSIBLE_NOCOLOR": "1",
+        "MOLECULE_PROJECT_DIRECTORY": str(ROOT),
+    }
     return output_of(["ansible-playbook", path, "--inventory", inventory, "--extra-vars", json.dumps(variables)], env=environment)
 
 
@@ -91,7 +96,7 @@ def write_inventory():
         # The test hosts share a cache of downloads; here each installer is to download for itself.
         "mlflow_venv_cache_dir": "/var/cache/bench/uv",
     }
-    groups = {name: server for name in ("mlflow_database", "mlflow_tracking", "mlflow_proxy")}
+    groups = dict.fromkeys(("mlflow_database", "mlflow_tracking", "mlflow_proxy"), server)
     (INVENTORY / "hosts.yml").write_text(yaml.safe_dump({"all": {"vars": variables, "children": groups}}))
 
 
@@ -255,8 +260,11 @@ def browse(rounds, among):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="short rounds without the cold deployments, on hosts that stay for the next quick run; "
-                        "writes to tests/output, and its figures say little")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="short rounds without the cold deployments, on hosts that stay for the next quick run; writes to tests/output, and its figures say little",
+    )
     quick = parser.parse_args().quick
     rounds, seconds, large = (1, 1, 128) if quick else (3, 3, 1024)
     output = ROOT / ("tests/output" if quick else "docs")

@@ -20,6 +20,9 @@ check() { # NAME COMMAND...
 }
 
 check yamllint yamllint --strict .
+check ruff ruff check --quiet .
+check "ruff's format" ruff format --check --quiet --diff .
+check mypy mypy
 check ansible-lint ansible-lint --offline --profile production
 for playbook in site.yml playbooks/*.yml; do
   check "syntax of $playbook" ansible-playbook --syntax-check --inventory inventory.example "$playbook"

@@ -5,8 +5,8 @@ import json
 import os
 
 os.environ["_MLFLOW_SERVER_SERVE_ARTIFACTS"] = "true"
-from mlflow.server import app as flask  # noqa: E402 - it reads the variable when it is imported
-from mlflow.server.fastapi_app import app  # noqa: E402 - the same
+from mlflow.server import app as flask
+from mlflow.server.fastapi_app import app
 
 
 def native(routes):

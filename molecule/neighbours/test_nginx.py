@@ -73,7 +73,7 @@ def test_a_change_that_nginx_refuses_is_taken_back(host):
     unchanged()
 
 
-@pytest.mark.parametrize("spelling", ['"satisfy"\t\'any\';', "location /x { satisfy # why\n any; }"])
+@pytest.mark.parametrize("spelling", ["\"satisfy\"\t'any';", "location /x { satisfy # why\n any; }"])
 def test_satisfy_any_is_refused_in_every_spelling(spelling):
     refused("mlflow_nginx_extra_directives has satisfy any", {"mlflow_nginx_extra_directives": spelling})
 

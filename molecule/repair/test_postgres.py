@@ -80,7 +80,7 @@ def test_a_cluster_that_does_not_start_says_why(host, version, unit):
     host.run_expect([0], f"echo 'max_conections = 200' >{theirs}; systemctl stop {unit}")
     run = deploy(playbook=DATABASE)
     assert run.returncode != 0
-    assert 'PostgreSQL does not start. It said: ' in said(run)
+    assert "PostgreSQL does not start. It said: " in said(run)
     assert f'unrecognized configuration parameter "max_conections" in file "{theirs}" line 1' in said(run)
     host.run_expect([0], f"rm {theirs}")
     deployed(playbook=DATABASE)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Stand in for the servers of MLflow's telemetry, and write down what comes: one line of JSON for each connection and each request.
 
-    telemetry.py CERTIFICATE KEY FILE INGESTION_URL
+telemetry.py CERTIFICATE KEY FILE INGESTION_URL
 """
 
 from __future__ import annotations

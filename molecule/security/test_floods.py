@@ -201,6 +201,7 @@ def test_one_address_has_so_many_requests_at_once(addresses):
 
 def test_large_bodies_are_for_artifacts():
     """Refused by what they announce, before anything is sent; the other ones wait for what was announced."""
+
     def announced(path: str, size: int, method: str = "POST") -> str:
         return f"{method} {path} HTTP/1.1\r\nHost: {DOMAIN}\r\n{GOOD}\r\nContent-Length: {size}\r\nContent-Type: application/json\r\n{CLOSE}\r\n\r\n"
 

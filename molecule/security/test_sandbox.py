@@ -142,7 +142,7 @@ def test_network_is_its_own(host):
 
 
 def test_no_system_bus(inside):
-    connect = "import socket; socket.socket(socket.AF_UNIX).connect(\"/run/dbus/system_bus_socket\")"
+    connect = 'import socket; socket.socket(socket.AF_UNIX).connect("/run/dbus/system_bus_socket")'
     assert "Permission" in inside(f"{PYTHON} -c '{connect}'")
 
 

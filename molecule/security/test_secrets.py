@@ -102,7 +102,7 @@ class Secrets:
                     "mlflow_database_host": "127.0.0.1",
                     "mlflow_database_password": self.values["database"] + " p@ss:/?#é'\"\\%",
                     "mlflow_postgres_allowed_networks": ["127.0.0.1/32"],
-                    "mlflow_systemd_environment": {"AWS_ACCESS_KEY_ID": "planted", "AWS_SECRET_ACCESS_KEY": self.values["aws"] + "/+=\"\\$x"},
+                    "mlflow_systemd_environment": {"AWS_ACCESS_KEY_ID": "planted", "AWS_SECRET_ACCESS_KEY": self.values["aws"] + '/+="\\$x'},
                     "mlflow_replace_credentials": True,  # the generated password changes, too
                     "mlflow_tls": "files",
                     "mlflow_tls_certificate": str(certificate),
@@ -204,12 +204,12 @@ def test_old_ones_are_gone(host, deployed):
     """But for a hash in the old password file, which is kept where passwords were replaced that the controller did not know."""
     kept = host.check_output("find /etc/nginx -name 'mlflow.htpasswd.*~'").split()
     assert all(host.file(path).mode & 0o007 == 0 for path in kept)
-    assert files(host, deployed[0][0]) == {**dict.fromkeys(ALLOWED, set()), "bob": set(kept)}
+    assert files(host, deployed[0][0]) == {**{name: set() for name in ALLOWED}, "bob": set(kept)}
 
 
 def test_nobody_else_may_read_them(host, deployed):
     for needles, _output, _sampler in deployed:
-        assert files(host, needles, "-perm -o+r") == dict.fromkeys(needles, set())
+        assert files(host, needles, "-perm -o+r") == {needle: set() for needle in needles}
     for path in set.union(*ALLOWED.values()):
         found = host.file(path)
         assert found.mode & 0o007 == 0

@@ -13,6 +13,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from deployment import deploy, deployed, refused, said, unchanged
@@ -197,7 +198,7 @@ class TestVolume:
 
 
 class TestStore:
-    MOVED = {**STORE, "mlflow_artifacts_moved_from": "/srv/controller/served"}
+    MOVED: ClassVar = {**STORE, "mlflow_artifacts_moved_from": "/srv/controller/served"}
 
     def test_deployment_brings_what_s3_needs(self, host) -> None:
         deployed(self.MOVED)

@@ -159,8 +159,10 @@ def sizing(facts: dict[str, int], wishes: dict[str, t.Any]) -> dict[str, t.Any]:
         return next((threads for threads in range(MOST_THREADS, 1, -1) if connections(workers, threads) <= free), 1)
 
     workers: int = wishes["workers"] or max(min(facts["cores"], facts["memory_mib"] // 1024, 2 if jobs else 3), 1)
-    while not wishes["workers"] and workers > 1 and (
-        connections(workers, wishes["threads"]) > free if wishes["threads"] else most_threads(workers) < FEWEST_THREADS
+    while (
+        not wishes["workers"]
+        and workers > 1
+        and (connections(workers, wishes["threads"]) > free if wishes["threads"] else most_threads(workers) < FEWEST_THREADS)
     ):
         workers -= 1
     threads: int = wishes["threads"] or most_threads(workers)

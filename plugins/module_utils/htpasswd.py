@@ -42,9 +42,7 @@ def _sha_crypt(ident: bytes, size: int, default_rounds: int) -> Scheme:
 # The default rounds are those of Ansible's password_hash filter. They are fixed here, because a default that came with
 # the library's release would change every hash on an upgrade. Beyond 511 bytes, nginx's crypt() fails.
 SCHEMES: dict[str, Scheme] = {
-    "bcrypt": Scheme(
-        re.compile(rb"\$2[aby]\$(?P<rounds>0[4-9]|[12]\d|3[01])\$[./0-9A-Za-z]{53}"), "bcrypt", 72, 4, 12, 31
-    ),
+    "bcrypt": Scheme(re.compile(rb"\$2[aby]\$(?P<rounds>0[4-9]|[12]\d|3[01])\$[./0-9A-Za-z]{53}"), "bcrypt", 72, 4, 12, 31),
     "sha512_crypt": _sha_crypt(b"6", 86, 656_000),
     "sha256_crypt": _sha_crypt(b"5", 43, 535_000),
     "apr_md5_crypt": Scheme(re.compile(rb"\$apr1\$[./0-9A-Za-z]{1,8}\$[./0-9A-Za-z]{22}"), "passlib", 511),
@@ -96,10 +94,7 @@ class Hashing:
             if limits.default_rounds is None:
                 raise Refusal(f"hash_scheme {scheme} has no rounds: leave rounds out")
             if not limits.lowest_rounds <= rounds <= limits.highest_rounds:
-                raise Refusal(
-                    f"rounds {rounds} is out of range for {scheme}: "
-                    f"choose {limits.lowest_rounds} to {limits.highest_rounds}"
-                )
+                raise Refusal(f"rounds {rounds} is out of range for {scheme}: choose {limits.lowest_rounds} to {limits.highest_rounds}")
         self.scheme = scheme
         self.rounds = rounds or limits.default_rounds
         self.longest_password = limits.longest_password
@@ -122,7 +117,8 @@ class Hashing:
         if self.scheme == "bcrypt":
             return portable(library.hashpw(password.encode(), library.gensalt(self.rounds)))
         handler = getattr(library, self.scheme)
-        return (handler.using(rounds=self.rounds) if self.rounds else handler).hash(password).encode()
+        text: str = (handler.using(rounds=self.rounds) if self.rounds else handler).hash(password)
+        return text.encode()
 
     @staticmethod
     def is_of(password: str, digest: bytes) -> bool:
@@ -137,8 +133,8 @@ class Hashing:
         library = self.require_library()
         try:
             if self.scheme == "bcrypt":
-                return library.checkpw(password.encode(), digest)
-            return getattr(library, self.scheme).verify(password, digest.decode())
+                return bool(library.checkpw(password.encode(), digest))
+            return bool(getattr(library, self.scheme).verify(password, digest.decode()))
         except ValueError:  # a salt that the scheme's own tools cannot have made
             return False
 
@@ -158,8 +154,7 @@ def check_users(users: t.Sequence[User], hashing: Hashing) -> None:
                 raise Refusal(f"user {user.name!r} has password and password_hash: keep one of them")
             if not identify(user.password_hash.encode("utf-8", "replace")):
                 raise Refusal(
-                    f"the password_hash of user {user.name!r} is no whole hash of {', '.join(SCHEMES)}: "
-                    "make one with `htpasswd -nB`, or give password instead"
+                    f"the password_hash of user {user.name!r} is no whole hash of {', '.join(SCHEMES)}: make one with `htpasswd -nB`, or give password instead"
                 )
         elif user.password is None:
             raise Refusal(f"user {user.name!r} has no password: give password or password_hash, or set state to absent")
@@ -222,11 +217,7 @@ class Line(t.NamedTuple):
             return cls(None, b"", text)
         match = re.fullmatch(rb"([^:\s](?:[^:]*[^:\s])?):([^:\r]*)(.*)", text, re.DOTALL)
         if not match:
-            fault = (
-                "is no comment for nginx, as it does not begin with '#'"
-                if text.lstrip().startswith(b"#")
-                else "is not `name:hash`"
-            )
+            fault = "is no comment for nginx, as it does not begin with '#'" if text.lstrip().startswith(b"#") else "is not `name:hash`"
             raise Refusal(f"line {number} of the file {fault}: mend or delete it")
         return cls(*match.groups())
 

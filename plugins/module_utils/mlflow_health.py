@@ -241,8 +241,7 @@ def explain_error(error: Exception, target: Target) -> Failure:
         return Failure(f"TLS with {place} fails ({error.reason}): check scheme and port in url")
     if isinstance(error, socket.gaierror):
         return Failure(
-            f"the name {target.address or target.host} can't be resolved ({error.strerror}): mend the name service, or"
-            " set address",
+            f"the name {target.address or target.host} can't be resolved ({error.strerror}): mend the name service, or set address",
             waiting_helps=error.errno == socket.EAI_AGAIN,
         )
     if isinstance(error, PermissionError):
@@ -256,9 +255,7 @@ def explain_error(error: Exception, target: Target) -> Failure:
     return Failure(f"{place} does not answer ({getattr(error, 'strerror', None) or error})", True)
 
 
-def explain_answer(
-    target: Target, request: str, status: int, content: bytes, location: str = "", starting: bool = True
-) -> Failure:
+def explain_answer(target: Target, request: str, status: int, content: bytes, location: str = "", starting: bool = True) -> Failure:
     """What an answer other than 200 means."""
     reason, code = read_reason(content)
     if status == 401:
@@ -283,9 +280,7 @@ def explain_answer(
     else:
         hint = reason.removeprefix(f"{status} ")
     waiting_helps = (
-        status in (429, 502, 503, 504)
-        or (status == 500 and starting)
-        or code == NOT_FOUND  # what was just made: a read replica may lag behind
+        status in (429, 502, 503, 504) or (status == 500 and starting) or code == NOT_FOUND  # what was just made: a read replica may lag behind
     )
     return Failure(f"{request} gives {status}: {hint}" if hint else f"{request} gives {status}", waiting_helps, code)
 
@@ -298,7 +293,7 @@ def read_reason(content: bytes) -> tuple[str, str]:
         answer = json.loads(text)
         text, code = str(answer["message"]), str(answer["error_code"])
     except (ValueError, KeyError, TypeError):
-        title = re.search(r"<title>(.*?)</title>", text, re.S | re.I)
+        title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
         text = title.group(1) if title else text
     lines = text.strip().splitlines()
     return (lines[0][:200] if lines else ""), code
@@ -336,7 +331,7 @@ class Roundtrip:
             self.experiment = self._get_experiment()
 
     def _get_experiment(self) -> dict[str, Any]:
-        experiment = self.client.get(API + "experiments/get-by-name", experiment_name=self.name)["experiment"]
+        experiment: dict[str, Any] = self.client.get(API + "experiments/get-by-name", experiment_name=self.name)["experiment"]
         if EXPERIMENT_TAG not in {tag["key"] for tag in experiment.get("tags", [])}:
             raise Failure(f"the experiment {self.name} is a user's own: rename it, as this check needs the name")
         return experiment
@@ -365,10 +360,7 @@ class Roundtrip:
             "runs/log-batch",
             {
                 "params": [{"key": "name", "value": EXPERIMENT}],
-                "metrics": [
-                    {"key": "loss", "value": value, "step": step, "timestamp": self.run["start_time"]}
-                    for step, value in enumerate((0.5, 0.25))
-                ],
+                "metrics": [{"key": "loss", "value": value, "step": step, "timestamp": self.run["start_time"]} for step, value in enumerate((0.5, 0.25))],
                 "tags": [{"key": TAG_PREFIX + self.token, "value": self.token}],
             },
         )
@@ -380,7 +372,8 @@ class Roundtrip:
             raise Failure("parameter, metric and tag read back differ from what was logged", waiting_helps=True)
 
     def _data(self) -> dict[str, Any]:
-        return self.client.get(API + "runs/get", run_id=self.run["run_id"])["run"]["data"]
+        data: dict[str, Any] = self.client.get(API + "runs/get", run_id=self.run["run_id"])["run"]["data"]
+        return data
 
     @staticmethod
     def _tags(data: dict[str, Any]) -> dict[str, str]:
@@ -415,7 +408,7 @@ class Roundtrip:
 
     def download(self) -> None:
         """Through MLflow, and also from the store where MLflow tells its clients to fetch from there."""
-        ways = {"MLflow": lambda path: self.client.request("GET", artifact_url(path))}
+        ways: dict[str, Callable[[str], bytes]] = {"MLflow": lambda path: self.client.request("GET", artifact_url(path))}
         if self._advertises_the_store():
             ways["the store"] = self._fetch_from_store
         for name, path in self._paths().items():
@@ -435,7 +428,9 @@ class Roundtrip:
         """As clients do, which unpack what the store calls packed."""
         presigned = self.client.get(f"{PRESIGNED}/{quote(path)}")
         host = urlsplit(presigned["url"]).netloc
-        request = urllib.request.Request(presigned["url"], headers={"Accept-Encoding": "gzip", **presigned.get("headers", {})})
+        request = urllib.request.Request(  # noqa: S310 - what is read there is only compared
+            presigned["url"], headers={"Accept-Encoding": "gzip", **presigned.get("headers", {})}
+        )
         try:
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
                 content = answer.read()
@@ -508,7 +503,7 @@ class Roundtrip:
 def is_stale(token: str) -> bool:
     """Whether a check of this token has ended long ago, one way or the other."""
     began = re.fullmatch(r"(\d+)-[0-9a-f]{32}", token)
-    return bool(began) and int(began.group(1)) < time.time() - STALE_SECONDS
+    return began is not None and int(began.group(1)) < time.time() - STALE_SECONDS
 
 
 def artifact_directory(artifact_uri: str) -> str | None:
@@ -573,9 +568,7 @@ class HealthCheck:
     def _check_version(self, expected: str) -> None:
         self._read_version()
         if self.version != expected:
-            raise Failure(
-                f"the server runs MLflow {self.version}, expected is {expected}: restart it, or set expect_version"
-            )
+            raise Failure(f"the server runs MLflow {self.version}, expected is {expected}: restart it, or set expect_version")
 
     def _run_roundtrip(self) -> None:
         deadline = self.deadline - min(CLEANUP_SECONDS, self.timeout / 4)
@@ -629,9 +622,7 @@ class HealthCheck:
                 if not failure.waiting_helps:
                     raise Failure(f"{name}: {failure}")
                 if time.monotonic() + self.delay >= deadline:
-                    raise Failure(
-                        f"{name}: {failure} (after {step['attempts']} attempts within {self.timeout:g} seconds)"
-                    )
+                    raise Failure(f"{name}: {failure} (after {step['attempts']} attempts within {self.timeout:g} seconds)")
                 time.sleep(self.delay)
         finally:
             step["milliseconds"] = round((time.monotonic() - begin) * 1000)

@@ -243,7 +243,6 @@ import tempfile
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.mlops.mlflow.plugins.module_utils.htpasswd import (
     SCHEMES,
     Hashing,
@@ -344,13 +343,11 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
         users,
         hashing,
         exclusive=params["exclusive"],
-        keep_existing=params["update_password"] == "on_create",
+        keep_existing=params["update_password"] == "on_create",  # noqa: S105 - no password
         make_hash=pretend if module.check_mode else hashing.hash,
     )
     changed = any(changes)
-    result: dict[str, t.Any] = dict(
-        path=params["path"], **changes._asdict(), scheme=hashing.scheme, rounds=hashing.rounds
-    )
+    result: dict[str, t.Any] = {"path": params["path"], **changes._asdict(), "scheme": hashing.scheme, "rounds": hashing.rounds}
     attributes_diff: dict[str, t.Any] = {}
 
     file_args = module.load_file_common_arguments(params, path=target)
@@ -371,14 +368,12 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     result["changed"] = changed or attributes_changed
     if module._diff:
         result["diff"] = [
-            dict(
-                before_header=params["path"],
-                after_header=params["path"],
-                before="".join(f"{show(name)}\n" for name in names_before),
-                after="".join(
-                    f"{show(name)}{' (new hash)' if show(name) in changes.updated else ''}\n" for name in file.names()
-                ),
-            )
+            {
+                "before_header": params["path"],
+                "after_header": params["path"],
+                "before": "".join(f"{show(name)}\n" for name in names_before),
+                "after": "".join(f"{show(name)}{' (new hash)' if show(name) in changes.updated else ''}\n" for name in file.names()),
+            }
         ]
         if attributes_diff:
             result["diff"].append(attributes_diff)
@@ -386,26 +381,24 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
 
 
 def main() -> None:
-    user_options: dict[str, t.Any] = dict(
-        name=dict(type="str"),
-        password=dict(type="str", no_log=True),
-        password_hash=dict(type="str", no_log=True),
-        state=dict(type="str", choices=["present", "absent"], default="present"),
-    )
+    user_options: dict[str, t.Any] = {
+        "name": {"type": "str"},
+        "password": {"type": "str", "no_log": True},
+        "password_hash": {"type": "str", "no_log": True},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    }
     module = AnsibleModule(
-        argument_spec=dict(
-            user_options,
-            path=dict(type="path", required=True),
-            users=dict(
-                type="list", elements="dict", options={**user_options, "name": dict(type="str", required=True)}
-            ),
-            exclusive=dict(type="bool", default=False),
-            hash_scheme=dict(type="str", choices=list(SCHEMES), default="bcrypt"),
-            rounds=dict(type="int"),
-            update_password=dict(type="str", choices=["always", "on_create"], default="always", no_log=False),
-            create=dict(type="bool", default=True),
-            backup=dict(type="bool", default=False),
-        ),
+        argument_spec={
+            **user_options,
+            "path": {"type": "path", "required": True},
+            "users": {"type": "list", "elements": "dict", "options": {**user_options, "name": {"type": "str", "required": True}}},
+            "exclusive": {"type": "bool", "default": False},
+            "hash_scheme": {"type": "str", "choices": list(SCHEMES), "default": "bcrypt"},
+            "rounds": {"type": "int"},
+            "update_password": {"type": "str", "choices": ["always", "on_create"], "default": "always", "no_log": False},
+            "create": {"type": "bool", "default": True},
+            "backup": {"type": "bool", "default": False},
+        },
         add_file_common_args=True,
         mutually_exclusive=[("name", "users"), ("password", "users"), ("password_hash", "users")],
         required_one_of=[("name", "users")],

@@ -216,10 +216,10 @@ def main() -> None:
     default = {DEFAULT_SITE, "/etc/nginx/sites-enabled/default"} if untouched(module, DEFAULT_SITE) else set()
     servers = [directive for directive in config.of("http") if directive.name == "server"]
     ports = {
-        port_of(inner.words[1]) if inner else 80
+        port
         for server in servers
         if server.file not in mine | default
-        for inner in [one for one in server.inside if one.name == "listen" and len(one.words) > 1] or [None]
+        for port in [port_of(one.words[1]) for one in server.inside if one.name == "listen" and len(one.words) > 1] or [80]
     }
     prefix = re.compile(re.escape(module.params["prefix"]) + r"\w*")
     clashes = {

@@ -79,9 +79,7 @@ def cli(top: Path, environ: dict[str, str]) -> Iterator[str]:
     port, log = free_port(), top / "cli.log"
     command = [PYTHON, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with log.open("w") as output:
-        process = subprocess.Popen(
-            [*as_user("nobody"), *command], env=environ, cwd=environ["HOME"], stdout=output, stderr=output, start_new_session=True
-        )
+        process = subprocess.Popen([*as_user("nobody"), *command], env=environ, cwd=environ["HOME"], stdout=output, stderr=output, start_new_session=True)
     try:
         wait_until_healthy(f"127.0.0.1:{port}", process, log)
         yield f"127.0.0.1:{port}"

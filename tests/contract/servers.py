@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -92,7 +92,7 @@ class Connection(HTTPConnection):
 class Answer:
     """Status, headers (in lower case, each with the set of its values) and body."""
 
-    HOP = {"date", "server", "connection", "keep-alive", "transfer-encoding", "content-length"}
+    HOP: ClassVar = {"date", "server", "connection", "keep-alive", "transfer-encoding", "content-length"}
 
     def __init__(self, response: HTTPResponse) -> None:
         self.status = response.status

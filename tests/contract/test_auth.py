@@ -99,9 +99,7 @@ class Nginx:
             command = [sys.executable, "-m", "ansible", "adhoc", "localhost", "--inventory=localhost,", "--connection=local"]
             command += ["--module-name=ansible.builtin.template", f"--args=src={NGINX_ROLE}/templates/mlflow.conf.j2 dest={self.top}/rendered"]
             command += [f"--extra-vars=@{NGINX_ROLE}/defaults/main.yml", f"--extra-vars=@{NGINX_ROLE}/vars/main.yml", f"--extra-vars={key}"]
-            run = subprocess.run(
-                command, cwd=ROOT, env={**os.environ, "ANSIBLE_HOME": f"{self.top}/ansible"}, capture_output=True, text=True, check=False
-            )
+            run = subprocess.run(command, cwd=ROOT, env={**os.environ, "ANSIBLE_HOME": f"{self.top}/ansible"}, capture_output=True, text=True, check=False)
             assert run.returncode == 0, run.stdout + run.stderr
             self.rendered[key] = (self.top / "rendered").read_text()
         return self.rendered[key]

@@ -14,7 +14,20 @@ from typing import Any
 
 import pytest
 import yaml
-from servers import HOST, NGINX_ROLE, ROOT, ask, asked_all_the_time, children, command_line, descendants, free_port, run_mlflow_python, wait_until_healthy
+from servers import (
+    HOST,
+    LAUNCHER,
+    NGINX_ROLE,
+    ROOT,
+    ask,
+    asked_all_the_time,
+    children,
+    command_line,
+    descendants,
+    free_port,
+    run_mlflow_python,
+    wait_until_healthy,
+)
 
 # What nginx sends to the WSGI socket.
 TO_FLASK = re.compile(yaml.safe_load((NGINX_ROLE / "vars/main.yml").read_text())["__mlflow_nginx_flask_routes"])
@@ -54,7 +67,7 @@ def same(cli: str, socket: Path, *request: Any, **more: Any):
 
 
 def chosen(served, path: str) -> Path:
-    return served.wsgi if TO_FLASK.search(path.split("?")[0]) else served.asgi
+    return served.wsgi if TO_FLASK.search(path.split("?", maxsplit=1)[0]) else served.asgi
 
 
 def test_no_native_route_is_sent_to_flask():
@@ -235,6 +248,18 @@ def test_restart_fails_nothing(launch):
                 time.sleep(0.1)
             wait_until_healthy(server.asgi, server.process, server.log)
         time.sleep(2)
+
+
+def test_serves_where_mlflow_has_no_telemetry_client():
+    """A release may have it elsewhere, or no more."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(LAUNCHER.parent)!r})
+sys.modules["mlflow.telemetry.client"] = None  # what an import finds that fails
+import mlflow_serve
+print(mlflow_serve.send_telemetry())
+"""
+    assert run_mlflow_python(code).split() == ["None"]
 
 
 def test_no_thread_before_the_fork():

@@ -8,32 +8,34 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+Run = subprocess.CompletedProcess[str]
 
 
-def command(variables: dict | None = None, *options: str, playbook: str | Path = "site.yml", inventory: str = "") -> list[str]:
+def command(variables: dict[str, Any] | None = None, *options: str, playbook: str | Path = "site.yml", inventory: str = "") -> list[str]:
     """The words of a run: `variables` go in by --extra-vars, with their types; `inventory` is that of the scenario by default."""
     inventory = inventory or os.environ["MLFLOW_TEST_INVENTORY"]
     return ["ansible-playbook", str(ROOT / playbook), "--inventory", inventory, "--extra-vars", json.dumps(variables or {}), *options]
 
 
-def deploy(variables: dict | None = None, *options: str, **where) -> subprocess.CompletedProcess:
+def deploy(variables: dict[str, Any] | None = None, *options: str, **where: Any) -> Run:
     environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
     return subprocess.run(command(variables, *options, **where), capture_output=True, text=True, check=False, env=environment)
 
 
-def said(run: subprocess.CompletedProcess) -> str:
+def said(run: Run) -> str:
     """All that a run said, in one line, so that a sentence is found wherever it was wrapped."""
     return re.sub(r"\s+", " ", run.stdout + run.stderr)
 
 
-def changed(run: subprocess.CompletedProcess) -> list[str]:
+def changed(run: Run) -> list[str]:
     """The tasks that changed something."""
     return re.findall(r"TASK \[(.*?)\] \**\n(?:(?!TASK |PLAY ).*\n)*?changed: ", run.stdout)
 
 
-def recap(run: subprocess.CompletedProcess) -> dict[str, int]:
+def recap(run: Run) -> dict[str, int]:
     """The figures of the recap, summed over all hosts: ok, changed, unreachable, failed, …"""
     found: dict[str, int] = {}
     for name, count in re.findall(r"(\w+)=(\d+)", run.stdout.rpartition("PLAY RECAP")[2]):
@@ -41,21 +43,21 @@ def recap(run: subprocess.CompletedProcess) -> dict[str, int]:
     return found
 
 
-def deployed(variables: dict | None = None, *options: str, **where) -> str:
+def deployed(variables: dict[str, Any] | None = None, *options: str, **where: Any) -> str:
     """What a run that succeeded said."""
     run = deploy(variables, *options, **where)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-1000:]
     return said(run)
 
 
-def unchanged(variables: dict | None = None, *options: str, **where) -> None:
+def unchanged(variables: dict[str, Any] | None = None, *options: str, **where: Any) -> None:
     """A run that succeeds and changes nothing."""
     run = deploy(variables, *options, **where)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-1000:]
     assert recap(run)["changed"] == 0, changed(run)
 
 
-def refused(sentence: str, variables: dict | None = None, *options: str, **where) -> None:
+def refused(sentence: str, variables: dict[str, Any] | None = None, *options: str, **where: Any) -> None:
     """A run that stops with this sentence before it changes anything."""
     run = deploy(variables, *options, **where)
     assert run.returncode != 0, run.stdout[-4000:]

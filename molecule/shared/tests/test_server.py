@@ -97,8 +97,7 @@ def test_schema_is_the_one_this_mlflow_expects(host):
     run = as_user(
         host,
         "mlflow",
-        "MLFLOW_BACKEND_STORE_URI='postgresql+psycopg2://mlflow@/mlflow?host=/var/run/postgresql' "
-        f"{PYTHON} /opt/mlflow/libexec/mlflow_schema.py",
+        f"MLFLOW_BACKEND_STORE_URI='postgresql+psycopg2://mlflow@/mlflow?host=/var/run/postgresql' {PYTHON} /opt/mlflow/libexec/mlflow_schema.py",
     )
     assert json.loads(run.stdout)["state"] == "current", run.stderr
 
@@ -161,7 +160,7 @@ ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/names"
 @pytest.fixture(scope="module")
 def artifacts(host):
     """Files as MLflow's client would have put them."""
-    names = ["plain.txt", "model.pkl", "page.html", "UPPER.JSON", "no-extension", "späce and ünicode.bin", "quote\"s.csv", "empty", "dir/inner.png"]
+    names = ["plain.txt", "model.pkl", "page.html", "UPPER.JSON", "no-extension", "späce and ünicode.bin", 'quote"s.csv', "empty", "dir/inner.png"]
     host.run_expect([0], "command -v curl || DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends curl")
     host.run_expect([0], "install -d -o mlflow -g mlflow -m 750 /var/lib/mlflow/artifacts/names/dir")
     for name in names:

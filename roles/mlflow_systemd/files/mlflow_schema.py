@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import typing as t
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,16 +36,18 @@ def revisions(package: Path) -> dict[str, list[str]]:
     found = {}
     for path in (package / "store" / "db_migrations" / "versions").glob("[!_]*.py"):
         values = {
-            statement.targets[0].id: ast.literal_eval(statement.value)
+            target.id: ast.literal_eval(statement.value)
             for statement in ast.parse(path.read_bytes()).body
-            if isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "") in ("revision", "down_revision")
+            if isinstance(statement, ast.Assign)
+            for target in statement.targets
+            if isinstance(target, ast.Name) and target.id in ("revision", "down_revision")
         }
         before = values["down_revision"] or ()
         found[values["revision"]] = [before] if isinstance(before, str) else list(before)
     return found
 
 
-def ask() -> dict:
+def ask() -> dict[str, t.Any]:
     """
     state      "empty" without MLflow's tables, "current", "old", "newer" (a revision that this release does not know), or "hidden": MLflow's
                tables are in a schema in which this login role does not look
@@ -56,7 +59,10 @@ def ask() -> dict:
     server     the major release of PostgreSQL
     """
     # The package is found, not imported.
-    known = revisions(Path(find_spec("mlflow").submodule_search_locations[0]))
+    mlflow = find_spec("mlflow")
+    if mlflow is None or not mlflow.submodule_search_locations:
+        sys.exit(f"{sys.executable} has no MLflow")
+    known = revisions(Path(mlflow.submodule_search_locations[0]))
     heads = set(known).difference(*known.values())
     connection = psycopg2.connect(os.environ["MLFLOW_BACKEND_STORE_URI"].replace("postgresql+psycopg2:", "postgresql:", 1), connect_timeout=10)
     with connection, connection.cursor() as cursor:
@@ -66,7 +72,7 @@ def ask() -> dict:
         found = set()
         cursor.execute("SELECT to_regclass(quote_ident(current_schema()) || '.alembic_version') IS NOT NULL")
         if cursor.fetchone()[0]:
-            cursor.execute(f'SELECT version_num FROM "{schema}".alembic_version')
+            cursor.execute(f'SELECT version_num FROM "{schema}".alembic_version')  # noqa: S608 - no other word of it is anybody's
             found = {row[0] for row in cursor if re.fullmatch("[0-9a-f]{1,32}", row[0])}
 
     if found:

@@ -19,6 +19,8 @@ waits for it: the main process ends at once, so that the next one serves. Told a
 gunicorn's options come from GUNICORN_CMD_ARGS, for instance "--workers=2 --threads=8 --graceful-timeout=30".
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextvars
 import errno
@@ -34,6 +36,8 @@ import sys
 import tempfile
 import threading
 import time
+import typing as t
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from urllib.parse import quote
 
@@ -50,39 +54,51 @@ PIECES, PIECES_AGE = ".artifact.uploading.*", 24 * 60
 # Job processes are many, and each needs few database connections.
 JOB_POOL = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "2", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "2"}
 
+# Of ASGI and WSGI.
+Scope = dict[str, t.Any]
+Message = dict[str, t.Any]
+Environ = dict[str, t.Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+Wsgi = Callable[[Environ, Callable[..., t.Any]], t.Iterable[bytes]]
+Error = tuple[int, list[tuple[str, str]], bytes]
+
 
 class ThisProcess:
     """What `mlflow server` gets for the web server it starts: this process, which becomes it as soon as it is waited for."""
 
-    def __init__(self, command, *, extra_env, **_):
+    def __init__(self, command: list[str], *, extra_env: dict[str, str], **_: object) -> None:
         if command[-1] != APP:
             sys.exit(f"mlflow_serve serves {APP} only, not {command[-1]}: use `mlflow server` for that")
         self.pid = os.getpid()  # the job runner watches it; systemd's sockets belong to it
         self.environ = {**os.environ, **extra_env}
         os.environ.update(JOB_POOL)  # for the job runner, which is started next
 
-    def poll(self):
-        return None
+    def poll(self) -> None:
+        """It runs."""
 
-    def send_signal(self, signum):
+    def send_signal(self, signum: int) -> t.NoReturn:
         sys.exit(128 + signum)  # told to stop before it served
 
-    def wait(self):
+    def wait(self) -> t.NoReturn:
         send_telemetry()
-        os.execve(sys.executable, [sys.executable, __file__, SERVE], self.environ)
+        os.execve(sys.executable, [sys.executable, __file__, SERVE], self.environ)  # noqa: S606 - no shell is wanted
 
 
-def send_telemetry():
+def send_telemetry() -> None:
     """Send what the `server` command recorded, whose thread ends with this stage; where telemetry is off, there is nothing."""
-    from mlflow.telemetry.client import get_telemetry_client
-
+    try:
+        from mlflow.telemetry.client import get_telemetry_client
+    except ImportError:  # a release that has it elsewhere, or no more: MLflow serves without
+        return
     if client := get_telemetry_client():
         thread = threading.Thread(target=client.flush, daemon=True)
         thread.start()
         thread.join(5)  # requests wait meanwhile
 
 
-def prepare():
+def prepare() -> None:
     import mlflow.server
     from mlflow.cli import cli
 
@@ -90,19 +106,20 @@ def prepare():
     cli.main(["server"], prog_name="mlflow")
 
 
-def sockets_from_systemd():
+def sockets_from_systemd() -> tuple[list[int], list[int]]:
     """The file descriptors of the socket at MLFLOW_SERVE_WSGI_SOCKET, and those of all others."""
     if os.environ.pop("LISTEN_PID", None) != str(os.getpid()):
         sys.exit("mlflow_serve takes its sockets from systemd, and got none")
     os.environ.pop("LISTEN_FDNAMES", None)
-    wsgi, asgi = [], []
+    wsgi: list[int] = []
+    asgi: list[int] = []
     for fd in range(3, 3 + int(os.environ.pop("LISTEN_FDS"))):
         with socket.socket(fileno=os.dup(fd)) as listener:
             (wsgi if listener.getsockname() == os.environ.get("MLFLOW_SERVE_WSGI_SOCKET") else asgi).append(fd)
     return wsgi, asgi
 
 
-def is_gone(connection):
+def is_gone(connection: socket.socket) -> bool:
     """Whether the peer of a socket has closed it. What it had sent can still be read then."""
     if connection.fileno() < 0:
         return True
@@ -111,7 +128,7 @@ def is_gone(connection):
     return bool(poll.poll(0))
 
 
-def has_waited(connection, start):
+def has_waited(connection: socket.socket, start: str) -> bool:
     """Whether a request waited so long that its sender has given it up, unseen by the proxy.
 
     `start` is the header X-Request-Start, "t=SECONDS", by the clock of this host: only a proxy on this host is believed.
@@ -122,7 +139,7 @@ def has_waited(connection, start):
         return False
 
 
-def error(status, code, message):
+def error(status: int, code: str, message: str) -> Error:
     """Status, headers and body of an error as MLflow writes it."""
     body = json.dumps({"error_code": code, "message": message}).encode()
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
@@ -132,13 +149,13 @@ def error(status, code, message):
 TOO_LATE = error(429, "REQUEST_LIMIT_EXCEEDED", f"MLflow was not available for {PATIENCE} seconds. The request was not executed: send it again.")
 DISK_FULL = error(507, "INTERNAL_ERROR", "The disk of MLflow's server is full. The request was not executed: tell its administrator.")
 # The connection of the request that the event loop is answering, for the threads that Flask gets there.
-CONNECTION = contextvars.ContextVar("connection", default=None)
+CONNECTION: contextvars.ContextVar[socket.socket | None] = contextvars.ContextVar("connection", default=None)
 
 
-def if_awaited(flask):
+def if_awaited(flask: Wsgi) -> Wsgi:
     """Call the Flask application, from either server, only for a sender who still waits: a client sends again what it gave up."""
 
-    def call(environ, start_response):
+    def call(environ: Environ, start_response: Callable[..., t.Any]) -> t.Iterable[bytes]:
         connection = environ.get("gunicorn.socket") or CONNECTION.get()
         if connection is None:  # called by MLflow itself
             return flask(environ, start_response)
@@ -156,7 +173,7 @@ def if_awaited(flask):
     return call
 
 
-async def turn_away(scope, receive, send):
+async def turn_away(scope: Scope, receive: Receive, send: Send) -> None:
     while (await receive()).get("more_body"):  # as above
         pass
     status, headers, body = TOO_LATE
@@ -165,21 +182,21 @@ async def turn_away(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 
-def tell_that_the_disk_is_full(flask, fastapi):
+def tell_that_the_disk_is_full(flask: t.Any, fastapi: t.Any) -> None:
     """MLflow would answer with status 500 and no reason."""
     from starlette.responses import Response
 
-    def answer(problem):
+    def answer(problem: OSError) -> tuple[int, dict[str, str], bytes]:
         if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise problem
         status, headers, body = DISK_FULL
         return status, dict(headers), body
 
-    async def answer_asgi(request, problem):
+    async def answer_asgi(request: object, problem: OSError) -> Response:
         status, headers, body = answer(problem)
         return Response(body, status, headers)
 
-    def answer_wsgi(problem):
+    def answer_wsgi(problem: OSError) -> tuple[bytes, int, dict[str, str]]:
         status, headers, body = answer(problem)
         return body, status, headers
 
@@ -187,27 +204,28 @@ def tell_that_the_disk_is_full(flask, fastapi):
     fastapi.add_exception_handler(OSError, answer_asgi)
 
 
-def with_proxy(app):
+def with_proxy(app: Asgi) -> Asgi:
     """Have the proxy send files.
 
     The proxy offers it with a request header, "X-Accel-Mapping: /its/directory/=/its/location/". Starlette's FileResponse then
     names its file instead of reading it (the "pathsend" extension of ASGI), and the name goes to the proxy.
     """
 
-    async def accelerated(scope, receive, send):
+    async def accelerated(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await app(scope, receive, send)
         mapping = dict(scope["headers"]).get(b"x-accel-mapping", b"").decode()
         directory, _equals, location = mapping.partition("=")
-        start, unread = None, True
+        start: Message | None = None
+        unread = True
 
-        async def receive_all():
+        async def receive_all() -> Message:
             nonlocal unread
             message = await receive()
             unread = message.get("more_body", False)
             return message
 
-        async def send_names(message):
+        async def send_names(message: Message) -> None:
             nonlocal start
             if message["type"] == "http.response.start":
                 while unread:  # refused before it was read: a proxy that still sends would miss the answer
@@ -215,9 +233,9 @@ def with_proxy(app):
                 if not mapping:
                     return await send(message)
                 start = message  # kept until it is known what follows
-                return
+                return None
             path = message.get("path") if message["type"] == "http.response.pathsend" else None
-            if path and path.startswith(directory):
+            if start and path and path.startswith(directory):
                 mine = {b"content-length", b"accept-ranges", b"last-modified", b"etag"}  # the proxy's, who sends the file
                 headers = [header for header in start["headers"] if header[0] not in mine]
                 redirect = location + quote(path[len(directory) :])
@@ -240,18 +258,20 @@ def with_proxy(app):
     return accelerated
 
 
-def with_large_pieces(protocol):
+def with_large_pieces(protocol: t.Any) -> type:
     """Take large uploads from their socket in large pieces, past the event loop and its parser.
 
     Where the connection ends with its request, nobody else wants to read from it.
     """
 
     class Protocol(protocol):
-        def __init__(self, *args, **options):
+        app: Asgi
+
+        def __init__(self, *args: t.Any, **options: t.Any) -> None:
             super().__init__(*args, **options)
             app = self.app
 
-            async def awaited(scope, receive, send):
+            async def awaited(scope: Scope, receive: Receive, send: Send) -> None:
                 if scope["type"] != "http":
                     return await app(scope, receive, send)
                 sender = self.transport.get_extra_info("socket")
@@ -262,7 +282,7 @@ def with_large_pieces(protocol):
                 late = has_waited(sender, dict(scope["headers"]).get(b"x-request-start", b"").decode("latin-1"))
                 return await direct(turn_away if late else app, scope, receive, send)
 
-            async def direct(app, scope, receive, send):
+            async def direct(app: Asgi, scope: Scope, receive: Receive, send: Send) -> None:
                 headers = dict(scope["headers"])
                 length = int(headers.get(b"content-length", 0))
                 if length < PIECE or headers.get(b"connection", b"").lower() != b"close":
@@ -273,9 +293,10 @@ def with_large_pieces(protocol):
                 self.cycle.body = bytearray()
                 self.cycle.message_event.clear()
                 piece = memoryview(bytearray(PIECE))
+                connection: socket.socket
                 loop, readable = asyncio.get_running_loop(), asyncio.Event()
 
-                def read():  # what comes without a pause: a thread is nothing to wait in
+                def read() -> int:  # what comes without a pause: a thread is nothing to wait in
                     size, wanted = 0, min(PIECE, unread)
                     try:
                         while size < wanted:
@@ -287,7 +308,7 @@ def with_large_pieces(protocol):
                         pass
                     return size
 
-                async def receive_pieces():
+                async def receive_pieces() -> Message:
                     nonlocal parsed, unread
                     if parsed:
                         body, parsed = parsed, b""
@@ -317,20 +338,20 @@ def with_large_pieces(protocol):
     return Protocol
 
 
-def keep_compressed():
+def keep_compressed() -> None:
     """Store a compressed file in S3 as what it is: of one with a Content-Encoding, clients get what is packed in it."""
     import mimetypes
 
     from mlflow.store.artifact import s3_artifact_repo
 
-    def guess_type(name):
+    def guess_type(name: str) -> tuple[str | None, None]:
         kind, encoding = mimetypes.guess_type(name)
         return (f"application/{encoding}" if encoding else kind), None
 
     s3_artifact_repo.guess_type = guess_type
 
 
-def proxy_transfers():
+def proxy_transfers() -> None:
     """Tell no client to fetch from a store, or to send there, what MLflow itself can pass on: clients may not reach it."""
     from mlflow.server import handlers
 
@@ -340,7 +361,7 @@ def proxy_transfers():
     handlers.MultipartDownloadMixin = handlers.MultipartUploadMixin = Unsupported
 
 
-def close_idle_connections():
+def close_idle_connections() -> None:
     """To the database: there may be few, and the next workers need them."""
     from sqlalchemy import Engine
 
@@ -348,7 +369,7 @@ def close_idle_connections():
         engine.dispose()  # those in use are closed when they are given back
 
 
-def sweep():
+def sweep() -> None:
     """At the start and once a day, remove what uploads left behind; one at a time, of all that share the artifacts."""
     top = os.environ.get("MLFLOW_ARTIFACTS_DESTINATION", "").removeprefix("file:")
     if not top.startswith("/"):
@@ -365,7 +386,7 @@ def sweep():
         time.sleep(24 * 3600)
 
 
-def serve():
+def serve() -> None:
     import uvicorn
     from gunicorn.app.base import Application
     from gunicorn.arbiter import Arbiter
@@ -376,7 +397,7 @@ def serve():
     class EventLoop(uvicorn.Server):
         """Ends when its worker ends, and says that it isn't stuck."""
 
-        def __init__(self, worker):
+        def __init__(self, worker: Worker) -> None:
             from mlflow.server.fastapi_app import app
             from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -395,19 +416,19 @@ def serve():
             self.worker = worker
             self.last_tick = time.monotonic()
 
-        def run_in_thread(self):
+        def run_in_thread(self) -> None:
             try:
                 self.run([socket.socket(fileno=os.dup(fd)) for fd in asgi_fds])
             finally:
                 if self.worker.alive:  # it failed: no worker at all is better than one that answers half of the routes
                     os.kill(os.getpid(), signal.SIGTERM)
 
-        async def on_tick(self, counter):
+        async def on_tick(self, counter: int) -> bool:
             self.loop = asyncio.get_running_loop()
             self.last_tick = time.monotonic()
             return await super().on_tick(counter) or not self.worker.alive
 
-        async def shutdown(self, sockets=None):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             for server in self.servers:
                 server.close()
             deadline = time.monotonic() + 5
@@ -417,7 +438,7 @@ def serve():
                 await asyncio.sleep(0.05)
             await super().shutdown(sockets)
 
-        def break_off(self):
+        def break_off(self) -> None:
             """As if the senders were gone: MLflow then removes the pieces of their uploads, which it may not when it is cancelled."""
             for connection in list(self.server_state.connections):
                 with suppress(OSError):
@@ -426,7 +447,9 @@ def serve():
     class Worker(ThreadWorker):
         """gunicorn's threads, and an event loop that starts and ends with them."""
 
-        def run(self):
+        alive: bool
+
+        def run(self) -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             # Held for as long as it may have files there: see mlflow.service.
             self.temporary = os.open(tempfile.gettempdir(), os.O_RDONLY)
@@ -442,28 +465,29 @@ def serve():
             while thread.is_alive():
                 thread.join(1)  # without a time, Python 3.13 handles no signal meanwhile
 
-        def handle_exit(self, sig, frame):
+        def handle_exit(self, sig: int, frame: object) -> None:
             if not self.alive:
                 return self.end_in(HURRY)
             self.end_in(self.cfg.graceful_timeout)
             threading.Thread(target=close_idle_connections, daemon=True).start()
             if hasattr(self, "set_accept_enabled"):
-                return super().handle_exit(sig, frame)
+                super().handle_exit(sig, frame)
+                return
             # gunicorn 23, which MLflow 3.9 wants, would drop connections that are accepted but not read yet
             for listener in self.sockets if self.alive else ():
                 if listener.fileno() in self.poller.get_map():
                     self.poller.unregister(listener)
             threading.Timer(0.5, super().handle_exit, (sig, frame)).start()
 
-        def handle_quit(self, sig, frame):
+        def handle_quit(self, sig: int, frame: object) -> None:
             self.end_in(0)
 
-        def end_in(self, seconds):
+        def end_in(self, seconds: float) -> None:
             timer = threading.Timer(seconds, self.end)
             timer.daemon = True
             timer.start()
 
-        def end(self):
+        def end(self) -> None:
             try:
                 self.event_loop.loop.call_soon_threadsafe(self.event_loop.break_off)
                 deadline = time.monotonic() + 3
@@ -472,31 +496,31 @@ def serve():
             finally:  # also where the event loop is not there
                 os._exit(0)
 
-        def notify(self):  # once a second; the master replaces a worker it has not heard of for `timeout` seconds
+        def notify(self) -> None:  # once a second; the master replaces a worker it has not heard of for `timeout` seconds
             if time.monotonic() - self.event_loop.last_tick < self.cfg.timeout:
                 super().notify()
 
     class Master(Arbiter):
         """Does not wait for workers that it told to go, nor end them when they say nothing: they look after themselves."""
 
-        def __init__(self, app):
+        def __init__(self, app: Server) -> None:
             super().__init__(app)
-            self.gone = []  # process descriptors
+            self.gone: list[int] = []  # process descriptors
 
-        def spawn_worker(self):
+        def spawn_worker(self) -> t.Any:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a worker would lose one that comes before it listens to it
             try:
                 return super().spawn_worker()
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
-        def kill_worker(self, pid, sig):
+        def kill_worker(self, pid: int, sig: int) -> None:
             super().kill_worker(pid, sig)
             if sig == signal.SIGTERM and (worker := self.WORKERS.pop(pid, None)):
                 worker.tmp.close()
                 self.gone.append(os.pidfd_open(pid))
 
-        def handle_hup(self):
+        def handle_hup(self) -> None:
             for worker in self.gone:  # two generations at once are what the memory is for
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(worker, signal.SIGTERM)
@@ -505,13 +529,13 @@ def serve():
             super().handle_hup()
 
     class Server(Application):
-        def run(self):
+        def run(self) -> None:
             try:
                 Master(self).run()
             except RuntimeError as problem:  # as gunicorn does
                 sys.exit(f"Error: {problem}")
 
-        def init(self, parser, opts, args):
+        def init(self, parser: object, opts: object, args: object) -> dict[str, t.Any]:
             settings = {
                 "bind": [f"fd://{fd}" for fd in wsgi_fds],
                 "worker_class": Worker,
@@ -529,26 +553,25 @@ def serve():
             }
             return {name: value for name, value in settings.items() if name in self.cfg.settings}
 
-        def load(self):
+        def load(self) -> t.Any:
+            import mlflow.server
             import uvicorn.lifespan.on
             import uvicorn.loops.auto
             import uvicorn.protocols.http.auto  # noqa: F401 - loaded before the fork, to be shared
-
-            import mlflow.server
             from mlflow.server.fastapi_app import app
 
             keep_compressed()
             if os.environ.get("MLFLOW_SERVE_DIRECT_TRANSFERS") != "true":
                 proxy_transfers()
-            flask = mlflow.server.app
+            flask: t.Any = mlflow.server.app
             tell_that_the_disk_is_full(flask, app)
             flask.wsgi_app = if_awaited(flask.wsgi_app)
             return flask
 
-    def keep_sockets(arbiter):
+    def keep_sockets(arbiter: t.Any) -> None:
         arbiter.systemd = True  # which owns them: not removed at the end
 
-    def share_memory(arbiter):
+    def share_memory(arbiter: object) -> None:
         gc.collect()
         gc.freeze()  # a collection in a worker would write to, and so copy, every page it inherits
 

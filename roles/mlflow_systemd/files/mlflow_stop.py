@@ -8,37 +8,40 @@
 Whatever else the service had started, such as job workers, ends at once.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 WAIT = 60  # seconds
 WORKER = b"mlflow_serve.py\0serve\0"
 
 
-def show(name, what):
+def show(name: str, what: str) -> str:
     return subprocess.run(["systemctl", "show", "--value", f"--property={name}", what], stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
 
 
-def read(pid, name):
+def read(pid: int, name: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:  # it has ended
         return b""
 
 
-def processes(group):
+def processes(group: Path) -> set[int]:
     return set(map(int, group.read_text().split())) - {os.getpid()}
 
 
-def workers(group):
+def workers(group: Path) -> set[int]:
     return {pid for pid in processes(group) if read(pid, "cmdline").endswith(WORKER)}
 
 
-def send(pids, what):
+def send(pids: Iterable[int], what: signal.Signals) -> None:
     for pid in pids:
         try:
             os.kill(pid, what)
@@ -46,13 +49,13 @@ def send(pids, what):
             pass
 
 
-def wait(group, seconds):
+def wait(group: Path, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while processes(group) and time.monotonic() < deadline:
         time.sleep(0.1)
 
 
-def own_group(unit):
+def own_group(unit: str) -> Path:
     """The file that lists the processes of the unit, of which this is one; the second and third are for version 1 of cgroups."""
     path = show("ControlGroup", unit)
     files = [Path(top + path, "cgroup.procs") for top in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")]
@@ -60,7 +63,7 @@ def own_group(unit):
     return found[0] if found else sys.exit(f"systemd does not say where the processes of {unit} are")
 
 
-def main(unit):
+def main(unit: str) -> None:
     group = own_group(unit)
     job = show("Job", unit)
     job_type = show("JobType", job) if job not in ("", "0") else "none"

@@ -4,9 +4,11 @@
 
 """One MLflow server and one nginx before it, for all tests that ask for them."""
 
-from ansible_collections.mlops.mlflow.tests.unit.plugins.mlflow_server import (  # pylint: disable=unused-import
+from ansible_collections.mlops.mlflow.tests.unit.plugins.mlflow_server import (
     hanging_port,
     mlflow_home,
     mlflow_server,
     nginx,
 )
+
+__all__ = ["hanging_port", "mlflow_home", "mlflow_server", "nginx"]

@@ -26,9 +26,7 @@ def main(options: dict[str, t.Any]) -> None:
     htpasswd.main()
 
 
-def run(
-    path: Path | str, *, check: bool = False, hook: t.Callable[[str, tuple], None] | None = None, **options: t.Any
-) -> dict[str, t.Any]:
+def run(path: Path | str, *, check: bool = False, hook: t.Callable[[str, tuple], None] | None = None, **options: t.Any) -> dict[str, t.Any]:
     """Return the module's answer, or nothing where the hook, which hears what the module does to files, ended it."""
     options.update(path=str(path), _ansible_check_mode=check, _ansible_diff=True)
     options.update(_ansible_no_log=True)  # keeps out of this machine's syslog, where Ansible fails at a NUL by itself

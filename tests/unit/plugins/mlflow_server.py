@@ -190,14 +190,9 @@ def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Mlflow:
     # A database that goes away is missed at the next request.
     environment["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
     script = "from mlflow.version import VERSION; print(VERSION)"
-    found = subprocess.run(
-        [python, "-c", script], capture_output=True, text=True, check=False, env=environment, cwd=root
-    )
+    found = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False, env=environment, cwd=root)
     if found.returncode:
-        pytest.fail(
-            f"These tests need MLflow, which {python} can't import: run `tests/setup.sh mlflow`, or set"
-            " MLFLOW_TEST_PYTHON to a Python that has it."
-        )
+        pytest.fail(f"These tests need MLflow, which {python} can't import: run `tests/setup.sh mlflow`, or set MLFLOW_TEST_PYTHON to a Python that has it.")
     return Mlflow(root, python, found.stdout.strip(), environment)
 
 
@@ -268,9 +263,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory, mlflow_server: Mlflow, hangi
     proxy = Nginx(tmp_path_factory.mktemp("nginx"), free_port(), free_port())
     root = proxy.root
     make_certificates(root)
-    hashed = subprocess.run(
-        ["openssl", "passwd", "-6", "-stdin"], input=PASSWORD, capture_output=True, text=True, check=True
-    ).stdout
+    hashed = subprocess.run(["openssl", "passwd", "-6", "-stdin"], input=PASSWORD, capture_output=True, text=True, check=True).stdout
     (root / "htpasswd").write_text(f"{USER}:{hashed}")
     config = NGINX.format(
         root=root,
@@ -280,7 +273,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory, mlflow_server: Mlflow, hangi
         tls_port=proxy.tls_port,
         hanging=hanging_port,
     )
-    (root / "nginx.conf").write_text(config if os.geteuid() == 0 else re.sub(r"^user.*;", "", config, flags=re.M))
+    (root / "nginx.conf").write_text(config if os.geteuid() == 0 else re.sub(r"^user.*;", "", config, flags=re.MULTILINE))
     with (root / "log").open("ab") as log:
         command = [shutil.which("nginx", path=path), "-p", str(root), "-c", str(root / "nginx.conf")]
         with running(subprocess.Popen(command, stdout=log, stderr=log)) as process:

@@ -74,7 +74,7 @@ def module(request: pytest.FixtureRequest, environment: dict[str, str]) -> t.Cal
     return run
 
 
-Module = t.Callable[..., t.Dict[str, t.Any]]
+Module = t.Callable[..., dict[str, t.Any]]
 
 
 @pytest.mark.parametrize("scheme, rounds", [("bcrypt", 4), ("sha512_crypt", 1000), ("sha256_crypt", 1000), ("apr_md5_crypt", None)])

@@ -45,13 +45,13 @@ REGISTERED: dict[str, t.Any] = {
 }
 # What no template shows.
 CHECKS = {"mlflow_postgres": ["(__mlflow_postgres_wanted_version in __mlflow_postgres_supported_versions)"]}
-KEEP = '''
+KEEP = """
 from pathlib import Path
 
 class FilterModule:
     def filters(self):
         return {"keep": lambda text, path: Path(path).write_text(str(text)) and ""}
-'''
+"""
 
 
 def options_of(role: Path) -> dict[str, t.Any]:
@@ -59,8 +59,7 @@ def options_of(role: Path) -> dict[str, t.Any]:
 
 
 VARIABLES = {
-    role.name: {name: option["type"] for name, option in options_of(role).items() if option["type"] in TYPES}
-    for role in sorted((ROOT / "roles").iterdir())
+    role.name: {name: option["type"] for name, option in options_of(role).items() if option["type"] in TYPES} for role in sorted((ROOT / "roles").iterdir())
 }
 
 

@@ -91,8 +91,7 @@ def test_a_pool_holds_two_connections_for_each_thread(threads: int, pool_size: i
         ),
         (
             {"memory_mib": 400},
-            "1 worker takes about 500 MiB during a restart and MLflow may take 300 of this server's 400 (mlflow_systemd_memory_percent):"
-            " use a larger server.",
+            "1 worker takes about 500 MiB during a restart and MLflow may take 300 of this server's 400 (mlflow_systemd_memory_percent): use a larger server.",
         ),
         (
             {"memory_mib": 1975, "job_execution": True},

@@ -37,9 +37,7 @@ names = st.one_of(
     st.text(st.characters(exclude_categories=["Cc", "Cs", "Z"], exclude_characters=":#"), min_size=1, max_size=60),
 )
 ends = st.sampled_from([b"", b"\r", b":", b":a comment", b":\r", b":\xff:\r"])
-digests = st.one_of(st.sampled_from(HASHES).map(str.encode), st.binary(max_size=9)).filter(
-    lambda digest: not set(digest) & set(b":\r\n")
-)
+digests = st.one_of(st.sampled_from(HASHES).map(str.encode), st.binary(max_size=9)).filter(lambda digest: not set(digest) & set(b":\r\n"))
 entries = st.tuples(names.map(str.encode), digests, ends).map(lambda parts: parts[0] + b":" + parts[1] + parts[2])
 comments = st.one_of(
     st.sampled_from([b"", b" ", b"\r", b"\t#x y", b"\r #x:y", b"#alice:x"]),
@@ -74,17 +72,12 @@ def split(content: bytes) -> list[tuple[bytes | None, bytes]]:
     lines = content.split(b"\n")
     if content.endswith(b"\n"):
         lines.pop()
-    return [
-        (None if not line.strip() or line.lstrip().startswith(b"#") else line.partition(b":")[0], line)
-        for line in lines
-    ]
+    return [(None if not line.strip() or line.lstrip().startswith(b"#") else line.partition(b":")[0], line) for line in lines]
 
 
 @given(files(), users, st.booleans(), st.booleans())
 @example(b"\n\nalice:$2y$04$" + b"a" * 53, [], True, False)
-def test_changes_what_is_managed_and_nothing_else(
-    content: bytes, wanted: list[User], exclusive: bool, keep_existing: bool
-) -> None:
+def test_changes_what_is_managed_and_nothing_else(content: bytes, wanted: list[User], exclusive: bool, keep_existing: bool) -> None:
     check_users(wanted, QUICK)
     file = PasswordFile(content)
     apply(file, wanted, QUICK, exclusive=exclusive, keep_existing=keep_existing)
@@ -113,9 +106,7 @@ def test_changes_what_is_managed_and_nothing_else(
 
 
 @given(files(), users, st.booleans(), st.booleans())
-def test_the_second_time_changes_nothing(
-    content: bytes, wanted: list[User], exclusive: bool, keep_existing: bool
-) -> None:
+def test_the_second_time_changes_nothing(content: bytes, wanted: list[User], exclusive: bool, keep_existing: bool) -> None:
     file = PasswordFile(content)
     first = apply(file, wanted, QUICK, exclusive=exclusive, keep_existing=keep_existing)
     after = bytes(file)
@@ -138,9 +129,7 @@ def test_any_hash_is_compared_without_a_crash(digest: bytes) -> None:
     assert not (Hashing(*kind) if affordable else QUICK).matches("secret", digest)
 
 
-@pytest.mark.parametrize(
-    "scheme, rounds", [("bcrypt", 4), ("sha512_crypt", 1000), ("sha256_crypt", 5000), ("apr_md5_crypt", None)]
-)
+@pytest.mark.parametrize("scheme, rounds", [("bcrypt", 4), ("sha512_crypt", 1000), ("sha256_crypt", 5000), ("apr_md5_crypt", None)])
 @given(password=st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=18))
 def test_every_password_matches_its_hash_alone(scheme: str, rounds: int | None, password: str) -> None:
     hashing = Hashing(scheme, rounds)

@@ -105,9 +105,7 @@ def test_other_rounds_are_an_update(path: Path, scheme: str, old: int, new: int)
     assert identify(hashes(path)["alice"].encode()) == (scheme, new)
 
 
-@pytest.mark.parametrize(
-    "old", ["", "x", "{SHA}nU4eI71bcnBGqeO0t9tXvY1u5oQ=", "$6$rounds=9$$", "$2b$99$", "\xff", "$2y$04$" + "9" * 53]
-)
+@pytest.mark.parametrize("old", ["", "x", "{SHA}nU4eI71bcnBGqeO0t9tXvY1u5oQ=", "$6$rounds=9$$", "$2b$99$", "\xff", "$2y$04$" + "9" * 53])
 def test_an_unknown_hash_is_an_update(path: Path, old: str) -> None:
     path.write_text(f"alice:{old}\n", "latin-1")
     assert changes(four_ways(path, name="alice", password=SECRET, **QUICK)) == ([], ["alice"], [])
@@ -411,10 +409,7 @@ def test_a_large_file(path: Path) -> None:
     users = [{"name": f"user{number}", "state": "absent"} for number in range(0, 50_000, 10)]
     begin = time.monotonic()
     assert len(run(path, users=users)["removed"]) == 5000
-    assert (
-        len(run(path, users=[{"name": f"user{number}", "password_hash": HASH} for number in range(5000)])["added"])
-        == 500
-    )
+    assert len(run(path, users=[{"name": f"user{number}", "password_hash": HASH} for number in range(5000)])["added"]) == 500
     assert time.monotonic() - begin < 10
 
 
@@ -503,9 +498,7 @@ def refuses(path: Path, message: str, **options: t.Any) -> None:
     assert snapshot(path.parent) == before
 
 
-@pytest.mark.parametrize(
-    "content", ["bob", "bob $2y$x", ":x", " bob:x", "bob :x", " :x", "\tbob:x", "\0", "# a\n\nbob"]
-)
+@pytest.mark.parametrize("content", ["bob", "bob $2y$x", ":x", " bob:x", "bob :x", " :x", "\tbob:x", "\0", "# a\n\nbob"])
 def test_refuses_broken_lines(path: Path, content: str) -> None:
     path.write_text(f"alice:x\n{content}\ncarol:x\n")
     number = 4 if content.startswith("#") else 2
@@ -517,9 +510,7 @@ def test_refuses_broken_lines(path: Path, content: str) -> None:
 @pytest.mark.parametrize("content", ["  #bob:x", "\t# note: x", "\v#bob:x"])
 def test_refuses_an_indented_comment_that_nginx_takes_for_a_user(path: Path, content: str) -> None:
     path.write_text(f"alice:x\n{content}\ncarol:x\n")
-    refuses(
-        path, "line 2 of the file is no comment for nginx, as it does not begin with '#': mend or delete it", **ALICE
-    )
+    refuses(path, "line 2 of the file is no comment for nginx, as it does not begin with '#': mend or delete it", **ALICE)
 
 
 def test_refuses_a_user_who_is_there_twice(path: Path) -> None:
@@ -535,9 +526,7 @@ def test_refuses_what_is_no_file(path: Path) -> None:
         refuses(path.parent / name, "is not a regular file: give the path of a password file", **ALICE)
     for name in f"{path}/", f"{path.parent}/new/", "", "a\0b":
         answer = run(name, **ALICE)
-        assert answer["failed"] and answer["msg"].endswith(
-            "is not a regular file: give the path of a password file"
-        ), answer
+        assert answer["failed"] and answer["msg"].endswith("is not a regular file: give the path of a password file"), answer
 
 
 def test_refuses_to_create(path: Path) -> None:
@@ -584,9 +573,7 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def run_bare(environment: dict[str, str], **options: t.Any) -> dict[str, t.Any]:
     code = f"import json, sys; from {htpasswd_helpers.__name__} import main; main(json.load(sys.stdin))"
     command = [sys.executable, "-S", "-c", code]
-    finished = subprocess.run(
-        command, input=json.dumps(options), env=environment, text=True, stdout=subprocess.PIPE, check=False
-    )
+    finished = subprocess.run(command, input=json.dumps(options), env=environment, text=True, stdout=subprocess.PIPE, check=False)
     return json.loads(finished.stdout)
 
 

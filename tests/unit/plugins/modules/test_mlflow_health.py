@@ -213,9 +213,7 @@ class TestConnection:
         passes(url=nginx.tls, address="127.0.0.1", validate_certs=False, username=USER, password=PASSWORD)
 
     def test_ca_directory(self, nginx: Nginx, tmp_path: Path) -> None:
-        hashed = subprocess.run(
-            ["openssl", "x509", "-in", nginx.ca, "-noout", "-hash"], capture_output=True, text=True, check=True
-        )
+        hashed = subprocess.run(["openssl", "x509", "-in", nginx.ca, "-noout", "-hash"], capture_output=True, text=True, check=True)
         (tmp_path / f"{hashed.stdout.strip()}.0").symlink_to(nginx.ca)
         options = {"url": nginx.tls, "address": "127.0.0.1", "depth": "liveness"}
         result = passes(ca_path=str(tmp_path), **options)
@@ -433,9 +431,7 @@ LOOPBACKS = [socket.AF_INET] + ([socket.AF_INET6] if Path("/proc/net/if_inet6").
 
 
 @contextmanager
-def answering(
-    *parts: bytes, family: int = socket.AF_INET, endless: bool = False, tls: ssl.SSLContext | None = None, times: int | None = None
-) -> Iterator[str]:
+def answering(*parts: bytes, family: int = socket.AF_INET, endless: bool = False, tls: ssl.SSLContext | None = None, times: int | None = None) -> Iterator[str]:
     """A server that gives the same answer to everything, or so many times and then none; yields its URL."""
 
     def serve(client: socket.socket) -> None:
