@@ -13,6 +13,8 @@ author: The mlops.mlflow maintainers (@mlops)
 description:
   - Tells how paths, users and systemd units stand, in one connection to the host instead of one for each.
   - A role can ask once, and run only the tasks that have something to do.
+  - Compares what a unit runs with and what is written. Where a handler is lost with the run that was cut off before it, the next run
+    finds the difference.
 attributes:
   check_mode:
     support: full
@@ -39,6 +41,20 @@ options:
     type: list
     elements: str
     default: []
+  reads:
+    description:
+      - For names of systemd units, lists of the paths or patterns of what each reads when it starts and when it is reloaded.
+      - A unit that is named here need not be named in O(units).
+    type: dict
+    default: {}
+  reads_at_start:
+    description: As O(reads), of what each reads only when it starts, such as its unit file, environment and programs.
+    type: dict
+    default: {}
+notes:
+  - systemd does not know of a reload that nobody told it of, such as C(nginx -s reload) or C(pg_reload_conf()), so that RV(units.newer) may
+    name what was read since. Nor does it know whether a daemon took what it was to reload, unless C(ExecReload=) fails then.
+  - What is written while a unit reloads counts as read.
 """
 
 EXAMPLES = r"""
@@ -55,6 +71,18 @@ EXAMPLES = r"""
     state: started
     enabled: true
   when: not (nginx.units['nginx.service'].active and nginx.units['nginx.service'].enabled)
+
+- name: Compare what PostgreSQL runs with and what is written
+  mlops.mlflow.host_info:
+    reads:
+      postgresql@14-main.service: [/etc/postgresql/14/main/*.conf, /etc/postgresql/14/main/conf.d/*.conf]
+  register: host
+
+- name: Reload it where it runs with something older
+  ansible.builtin.systemd_service:
+    name: postgresql@14-main.service
+    state: reloaded
+  when: host.units['postgresql@14-main.service'].newer | length > 0
 """
 
 RETURN = r"""
@@ -109,7 +137,30 @@ units:
     outdated:
       description: Whether systemd has read another version of the unit than is on the disk.
       type: bool
-  sample: {nginx.service: {active: true, enabled: true, outdated: false}}
+    started:
+      description:
+        - When it last began to start, in seconds since 1970; V(0) where it is stopped or has failed.
+        - Where systemd starts it again by itself, the wait before that may count.
+      type: float
+    read:
+      description: When it last began to start or was last reloaded with success; V(0) where it is stopped or has failed.
+      type: float
+    newer:
+      description:
+        - The files of O(reads) that changed after RV(units.read), and those of O(reads_at_start) that changed after RV(units.started); none
+          where the unit is stopped or has failed.
+        - By the time of change (ctime), as a file that is restored from a backup keeps the time of its modification. A link counts with what
+          it points to, a directory by itself.
+      type: list
+      elements: str
+  sample:
+    nginx.service:
+      active: true
+      enabled: true
+      outdated: false
+      started: 1764021600.5
+      read: 1764108000.25
+      newer: [/etc/nginx/nginx.conf]
 """
 
 import glob
@@ -120,13 +171,18 @@ import stat
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mlops.mlflow.plugins.module_utils.unit_times import PROPERTIES, changed_since, times
 
 TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 
 
+def matches(patterns: list[str]) -> list[str]:
+    return sorted({path for pattern in patterns for path in glob.glob(pattern)})
+
+
 def ask_paths(patterns: list[str]) -> dict[str, dict[str, t.Any]]:
     answer = {}
-    for path in sorted({path for pattern in patterns for path in glob.glob(pattern)}):
+    for path in matches(patterns):
         found = os.lstat(path)
         link = stat.S_ISLNK(found.st_mode)
         answer[path] = {
@@ -154,38 +210,51 @@ def ask_users(names: list[str]) -> dict[str, dict[str, t.Any]]:
     return answer
 
 
-def ask_units(module: AnsibleModule, names: list[str]) -> dict[str, dict[str, bool]]:
+def ask_units(module: AnsibleModule, names: list[str]) -> dict[str, dict[str, t.Any]]:
     if not names:
         return {}
-    shown = "Id,ActiveState,UnitFileState,NeedDaemonReload,DropInPaths"
+    shown = ",".join(("Id", "UnitFileState", "NeedDaemonReload", "DropInPaths", *PROPERTIES))
     command = [module.get_bin_path("systemctl", required=True), "show", f"--property={shown}", "--", *names]
     _code, out, _err = module.run_command(command, check_rc=True)
     answer = {}
     # systemctl answers in the order of the question, with an empty line between two units.
     for name, block in zip(names, out.strip().split("\n\n")):
         properties = dict(line.split("=", 1) for line in block.splitlines())
+        started, read = times(properties)
+        newer = [path for path in matches(module.params["reads"].get(name, [])) if read and changed_since(read, path)]
+        newer += [path for path in matches(module.params["reads_at_start"].get(name, [])) if started and changed_since(started, path)]
         answer[name] = {
             "active": properties["ActiveState"] == "active",
             "enabled": properties.get("UnitFileState") == "enabled",
             # systemd doesn't notice the first drop-in of a unit, whose directory is new to it.
             "outdated": properties["NeedDaemonReload"] == "yes"
             or not {*glob.glob(f"/etc/systemd/system/{glob.escape(name)}.d/*.conf")} <= {*properties["DropInPaths"].split()},
+            "started": started,
+            "read": read,
+            "newer": sorted({*newer}),
         }
     return answer
 
 
 def main() -> None:
-    questions = ("paths", "users", "units")
+    lists, mappings = ("paths", "users", "units"), ("reads", "reads_at_start")
     module = AnsibleModule(
-        argument_spec={name: {"type": "list", "elements": "str", "default": []} for name in questions},
+        argument_spec={
+            **{name: {"type": "list", "elements": "str", "default": []} for name in lists},
+            **{name: {"type": "dict", "default": {}} for name in mappings},
+        },
         supports_check_mode=True,
     )
     params = module.params
+    for option in mappings:
+        for name, patterns in params[option].items():
+            if not (isinstance(patterns, list) and all(isinstance(pattern, str) for pattern in patterns)):
+                module.fail_json(msg=f"{option} has no list of paths for {name}.")
     module.exit_json(
         changed=False,
         paths=ask_paths(params["paths"]),
         users=ask_users(params["users"]),
-        units=ask_units(module, params["units"]),
+        units=ask_units(module, list(dict.fromkeys([*params["units"], *params["reads"], *params["reads_at_start"]]))),
     )
 
 

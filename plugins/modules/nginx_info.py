@@ -142,6 +142,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mlops.mlflow.plugins.module_utils.nginx_config import Config, port_of, walk
+from ansible_collections.mlops.mlflow.plugins.module_utils.unit_times import PROPERTIES, changed_since, times
 
 DEFAULT_SITE = "/etc/nginx/sites-available/default"
 
@@ -167,11 +168,9 @@ def read_at(module: AnsibleModule) -> float:
     have, but for one that took a dead one's place.
     """
     systemctl = module.get_bin_path("systemctl", required=True)
-    show = [systemctl, "show", "nginx.service", "--property=ActiveState,MainPID,StateChangeTimestampMonotonic"]
+    show = [systemctl, "show", "nginx.service", f"--property=MainPID,{','.join(PROPERTIES)}"]
     unit = dict(line.split("=", 1) for line in module.run_command(show, check_rc=True)[1].splitlines())
-    if unit["ActiveState"] != "active":
-        return 0
-    times = [time.time() - time.monotonic() + int(unit["StateChangeTimestampMonotonic"]) / 1e6]
+    read = [times(unit).read]
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
@@ -182,13 +181,8 @@ def read_at(module: AnsibleModule) -> float:
             continue
         if fields[1] == unit["MainPID"] and title == "nginx: worker process":
             started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-            times.append(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + started)
-    return min(times)
-
-
-def changed_since(when: float, path: str) -> bool:
-    """By the time of change, which a copy that keeps the time of modification does not fake."""
-    return any(ask(path).st_ctime > when for ask in (os.lstat, os.stat) if os.path.lexists(path) and (ask is os.lstat or os.path.exists(path)))
+            read.append(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + started)
+    return min(read)
 
 
 def main() -> None:

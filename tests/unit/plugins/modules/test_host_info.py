@@ -10,6 +10,7 @@ import os
 import pwd
 from pathlib import Path
 
+import pytest
 from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import run
 
 
@@ -37,3 +38,9 @@ def test_users() -> None:
     users = run("host_info", users=["root", "nobody there"])["users"]
     assert list(users) == ["root"]
     assert (users["root"]["home"], users["root"]["shell"], users["root"]["group"]) == (me.pw_dir, me.pw_shell, "root")
+
+
+@pytest.mark.parametrize("option", ["reads", "reads_at_start"])
+@pytest.mark.parametrize("patterns", ["/etc/nginx/*", [1], {}])
+def test_what_is_no_list_of_paths_is_refused(option: str, patterns: object) -> None:
+    assert run("host_info", **{option: {"nginx.service": patterns}})["msg"] == f"{option} has no list of paths for nginx.service."
