@@ -1,4 +1,4 @@
-# Copyright (c) 2026, The mlops.mlflow maintainers
+# Copyright: (c) The mlops.mlflow maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 name: host_addresses
 short_description: The IPv4 addresses by which clients reach a host
 version_added: 0.1.0
-author: The mlops.mlflow maintainers (@mlops)
+author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - Leaves out the addresses of bridges and tunnels that Docker, libvirt, LXD, Kubernetes and others make for what runs on the host itself, since those
     come and go.

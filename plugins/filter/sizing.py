@@ -1,4 +1,4 @@
-# Copyright (c) 2026, The mlops.mlflow maintainers
+# Copyright: (c) The mlops.mlflow maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 name: sizing
 short_description: Size MLflow for its server and its database
 version_added: 0.1.0
-author: The mlops.mlflow maintainers (@mlops)
+author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - Tells how many workers, threads and database connections MLflow gets, and what is wrong with what was asked for.
   - "MLflow keeps a pool of connections for runs, one for the model registry and, with job workers, one for jobs, in each worker. Some

@@ -7,8 +7,8 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: systemd_directives
 short_description: Lines of a systemd unit from a dictionary
-version_added: 1.0.0
-author: The mlops.mlflow maintainers (@mlops)
+version_added: 0.1.0
+author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - Turns directives and their values into C(Name=value), one line for each value of a list.
   - The same lines go into a unit file and, with C(--property), to C(systemd-run).

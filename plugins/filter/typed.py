@@ -1,4 +1,4 @@
-# Copyright (c) 2026, The mlops.mlflow maintainers
+# Copyright: (c) The mlops.mlflow maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 name: typed
 short_description: Convert the booleans and numbers of a role, and check its lists
 version_added: 0.1.0
-author: The mlops.mlflow maintainers (@mlops)
+author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - A role's argument specification accepts strings for booleans and numbers, as C(--extra-vars name=value) and INI inventories give them,
     and converts none. A role converts all of its own with this filter, once.

@@ -9,20 +9,13 @@ DOCUMENTATION = r"""
 module: firewall_info
 short_description: Ask what ufw lets in, and whether it would shut out who asks
 version_added: 0.1.0
-author: The mlops.mlflow maintainers (@mlops)
+author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - Reads the rules of ufw, also where it is off or not installed, and tells which are to be added and removed for some ports to be open.
   - Tells which ports SSH has, and whether the connection by which this module came would be let in once ufw is on.
-attributes:
-  check_mode:
-    support: full
-    description: Can run in check mode.
-  diff_mode:
-    support: none
-    description: Returns no diff, as it changes nothing.
-  idempotence:
-    support: full
-    description: Changes nothing.
+extends_documentation_fragment:
+  - mlops.mlflow.attributes
+  - mlops.mlflow.attributes.info
 options:
   ports:
     description: The TCP ports that are to be open.

@@ -1,6 +1,5 @@
 #!/usr/bin/python
-
-# Copyright (c) 2026, The mlops.mlflow maintainers
+# Copyright: (c) The mlops.mlflow maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
@@ -15,8 +14,7 @@ description:
     of users.
   - A password is hashed anew only where the file has another password, scheme or number of rounds.
   - Comments, blank lines, the order and every line of a user that is not managed stay byte for byte as they are.
-author:
-  - The mlops.mlflow maintainers (@mlops)
+author: The mlops.mlflow maintainers (!UNKNOWN)
 requirements:
   - bcrypt for O(hash_scheme=bcrypt), which Debian packages as C(python3-bcrypt).
   - passlib 1.7.4 or libpass for the other schemes, which Debian packages as C(python3-passlib).
@@ -25,6 +23,7 @@ extends_documentation_fragment:
   - action_common_attributes
   - action_common_attributes.files
   - files
+  - mlops.mlflow.attributes
 attributes:
   check_mode:
     support: full
@@ -35,8 +34,6 @@ attributes:
     details:
       - Shows the names of the users, and which of them get a new hash, but never a hash or a comment.
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
     support: full
   platform:
     platforms: posix

@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: mlflow_health
 short_description: Wait until an MLflow server is healthy, and prove it
 version_added: 0.1.0
-author: The mlops.mlflow maintainers (@mlops)
+author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - Asks an MLflow tracking server whether it lives, whether its database answers, or whether a whole run with an
     artifact can be written, read and removed.
@@ -17,16 +17,18 @@ description:
     that MLflow does not accept, a bad certificate or another version. The message names the likely cause and the
     setting that mends it.
   - Needs nothing but Python on the host that it runs on.
+extends_documentation_fragment:
+  - mlops.mlflow.attributes
 attributes:
   check_mode:
     support: full
-    description: Can run in check mode. As nothing may be written, O(depth=roundtrip) then checks as O(depth=database).
+    details: As nothing may be written, O(depth=roundtrip) then checks as O(depth=database).
   diff_mode:
     support: none
-    description: Returns no diff, as it changes nothing that lasts.
-  idempotence:
+    details: Changes nothing that lasts.
+  idempotent:
     support: full
-    description: Never reports a change. With O(depth=roundtrip), what is written is also removed; see the notes.
+    details: Never reports a change. With O(depth=roundtrip), what is written is also removed; see the notes.
 options:
   url:
     description:

@@ -9,20 +9,13 @@ DOCUMENTATION = r"""
 module: nginx_info
 short_description: Ask which nginx a host has, and what its configuration says
 version_added: 0.1.0
-author: The mlops.mlflow maintainers (@mlops)
+author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - Reads the configuration as nginx does, with all that it includes, and tells what a site needs to know that is put beside others.
   - It answers also where nginx itself would refuse the configuration.
-attributes:
-  check_mode:
-    support: full
-    description: Can run in check mode.
-  diff_mode:
-    support: none
-    description: Returns no diff, as it changes nothing.
-  idempotence:
-    support: full
-    description: Changes nothing.
+extends_documentation_fragment:
+  - mlops.mlflow.attributes
+  - mlops.mlflow.attributes.info
 options:
   sites:
     description: The files of the site that asks, and links to them. All other files are those of others.

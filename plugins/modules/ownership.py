@@ -1,6 +1,5 @@
 #!/usr/bin/python
-
-# Copyright (c) 2026, The mlops.mlflow maintainers
+# Copyright: (c) The mlops.mlflow maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
@@ -10,20 +9,19 @@ DOCUMENTATION = r"""
 module: ownership
 short_description: Tell what belongs to a deployment from what was on the host before
 version_added: 0.1.0
-author: The mlops.mlflow maintainers (@mlops)
+author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - A file, the mark, says that a host has a deployment, and which one. Where it is, everything in O(paths) belongs to the deployment.
   - Where it is not, whatever is found in O(paths) was made by somebody else. The module fails and names it, or moves it aside if told to.
+extends_documentation_fragment:
+  - mlops.mlflow.attributes
 attributes:
   check_mode:
     support: full
-    description: Can run in check mode.
   diff_mode:
     support: none
-    description: Returns no diff.
-  idempotence:
+  idempotent:
     support: full
-    description: Changes nothing where the host is marked.
 options:
   mark:
     description: Path of the mark, a JSON file that root owns. Its directory is created where it is missing.

@@ -9,22 +9,23 @@ DOCUMENTATION = r"""
 module: postgres_config
 short_description: Configure a PostgreSQL cluster of Debian or Ubuntu, and refuse what it would not start with
 version_added: 0.1.0
-author: The mlops.mlflow maintainers (@mlops)
+author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - Writes a file of settings beside the package's own, and a block of lines into C(pg_hba.conf) and into C(pg_ident.conf).
   - Before anything is written, PostgreSQL is started with the new files on an empty data directory that is removed afterwards. Where
     that fails, nothing is written, and the module fails with what PostgreSQL said.
   - The trial has no connection to anything outside of it; it listens on no port, archives nothing and needs about 60 MB in C(/var/tmp).
+extends_documentation_fragment:
+  - mlops.mlflow.attributes
 attributes:
   check_mode:
     support: full
-    description: Can run in check mode, where PostgreSQL tries the new files as well.
+    details: PostgreSQL tries the new files as well.
   diff_mode:
     support: full
-    description: Returns what differs.
-  idempotence:
+  idempotent:
     support: full
-    description: Changes nothing, and tries nothing, where the files are as described.
+    details: Changes nothing, and tries nothing, where the files are as described.
 options:
   version:
     description: The PostgreSQL release, such as V(14).

@@ -9,21 +9,14 @@ DOCUMENTATION = r"""
 module: releases_info
 short_description: Tell which releases of MLflow are installed, and whether they are as they were built
 version_added: 0.1.0
-author: The mlops.mlflow maintainers (@mlops)
+author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - A release is a virtual environment with a file C(.complete), which is written last and lists the packages.
   - Compares the files with the list that each package brings (C(RECORD)), by existence, size, owner and permissions, which takes less
     than a second for a release.
-attributes:
-  check_mode:
-    support: full
-    description: Can run in check mode.
-  diff_mode:
-    support: none
-    description: Returns no diff, as it changes nothing.
-  idempotence:
-    support: full
-    description: Changes nothing.
+extends_documentation_fragment:
+  - mlops.mlflow.attributes
+  - mlops.mlflow.attributes.info
 options:
   path:
     description: The directory of the releases, which need not be there.
