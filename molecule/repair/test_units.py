@@ -29,7 +29,7 @@ def ask() -> dict:
 
 @pytest.fixture(autouse=True)
 def probe(host):
-    host.run_expect([0], f"mkdir /etc/probe && echo a >{READ} && echo a >{AT_START} && printf %s \"{TEXT}\" >{UNIT}")
+    host.run_expect([0], f'mkdir /etc/probe && echo a >{READ} && echo a >{AT_START} && printf %s "{TEXT}" >{UNIT}')
     host.run_expect([0], "systemctl daemon-reload && systemctl start probe.service")
     yield
     host.run_expect([0], f"systemctl stop probe.service; rm -rf {UNIT} /etc/probe /run/probe-fails && systemctl daemon-reload")
