@@ -7,7 +7,9 @@ export PATH=$PWD/.venv/bin:$PATH ANSIBLE_HOME=$PWD/.cache/ansible MOLECULE_PROJE
 # Its own name beside the test hosts', whatever they are called.
 unset MLFLOW_TEST_PREFIX
 
-host=mlflow-demo
+# Another checkout has another demo.
+checkout=$(printf %s "$PWD" | sha256sum | cut -c1-8)
+host=mlflow-demo-$checkout
 user=mlflow
 inventory=.cache/demo/inventory
 password_file=$inventory/credentials/localhost/$user.txt
@@ -17,7 +19,7 @@ say() { printf '\033[1m%s\033[0m\n' "demo: $*"; }
 
 playbook() { # PLAYBOOK PORT
   ansible-playbook --inventory localhost, "molecule/shared/$1.yml" --extra-vars "$(printf \
-    '{"molecule_yml": {"scenario": {"name": "demo"}, "platforms": [{"name": "%s", "published_ports": ["127.0.0.1:%s:%s"]}]}}' "$host" "$2" "$2")"
+    '{"molecule_yml": {"scenario": {"name": "demo-%s"}, "platforms": [{"name": "%s", "published_ports": ["127.0.0.1:%s:%s"]}]}}' "$checkout" "$host" "$2" "$2")"
 }
 
 if [ "${1:-}" = clean ]; then

@@ -7,7 +7,7 @@ podman=molecule/shared/podman
 command -v podman >/dev/null || exit 0
 
 prefix=${MLFLOW_TEST_PREFIX:-mlflow}
-ours() { { grep "^$prefix-" || true; } | { grep -v '^mlflow-demo$' || true; }; }
+ours() { { grep "^$prefix-" || true; } | { grep -vE '^mlflow-demo(-|$)' || true; }; }
 mapfile -t hosts < <("$podman" ps --all --filter "label=mlops.mlflow.checkout=$PWD" --format '{{.Names}}' | ours)
 mapfile -t networks < <("$podman" network ls --filter "label=mlops.mlflow.checkout=$PWD" --format '{{.Name}}' | ours)
 for host in "${hosts[@]}"; do

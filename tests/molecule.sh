@@ -76,10 +76,12 @@ trap 'kill "${children[@]}" 2>/dev/null; wait; exit 130' INT TERM
 run() { # SCENARIO PLATFORM
   local name=$1-$2 log=tests/output/molecule-$1-$2.log start=$SECONDS
   [ "$1-$2" != default-debian12 ] || export MLFLOW_TEST_PYTHON_MOUNT=$python_mount
+  export MLFLOW_TEST_FIGURES=$PWD/tests/output/figures-$name.jsonl
+  rm -f "$MLFLOW_TEST_FIGURES"
   MLFLOW_PLATFORM=$2 timeout --kill-after=60 "${TIMEOUT:-50m}" molecule test --scenario-name "$1" >"$log" 2>&1 </dev/null &
   # timeout passes it on to molecule and all that molecule started.
   trap 'kill '$! TERM
-  if wait $!; then
+  if wait $! && tests/scenario_figures.py "$MLFLOW_TEST_FIGURES" "$1" >>"$log"; then
     echo passed >"$results/$name"
   else
     echo FAILED >"$results/$name"

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A scenario that tests nothing, or whose second run changes something, is no success."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCENARIOS = sorted(path.parent for path in ROOT.glob("molecule/*/molecule.yml"))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_every_test_of_a_scenario_is_run(scenario):
+    verify = (scenario / "verify.yml").read_text()
+    assert "tasks:" in verify or "import_playbook: ../shared/" in verify
+    for test in scenario.glob("test_*.py"):
+        assert test.name in verify or "/test_*.py" in verify or "import_playbook: ../shared/tests.yml" in verify
+
+
+def play(directory: Path, name: str, *tasks: dict) -> None:
+    """Under another callback than Ansible's own, which writes no recap."""
+    directory.joinpath(name).write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": list(tasks)}]))
+    environment = {
+        **os.environ,
+        "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "molecule/shared/callback_plugins"),
+        "ANSIBLE_STDOUT_CALLBACK": "minimal",
+        "MLFLOW_TEST_FIGURES": str(directory / "figures"),
+    }
+    run = subprocess.run([sys.executable, "-m", "ansible", "playbook", directory / name], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0 and "changed=" not in run.stdout, run.stdout + run.stderr
+
+
+def judge(path: Path, scenario: str, *figures: str) -> list[str]:
+    path.write_text("".join(figures))
+    run = subprocess.run([sys.executable, ROOT / "tests/scenario_figures.py", path, scenario], capture_output=True, text=True, check=False)
+    assert not run.stderr and run.returncode == bool(run.stdout), run.stderr
+    return run.stdout.splitlines()
+
+
+CHANGE = {"ansible.builtin.debug": {"msg": ""}, "changed_when": True}
+LOOK = {"ansible.builtin.debug": {"msg": ""}}
+
+
+def test_a_scenario_is_judged_by_its_figures(tmp_path):
+    play(tmp_path, "converge.yml", CHANGE, CHANGE, LOOK)
+    play(tmp_path, "converge.yml", LOOK)
+    play(tmp_path, "verify.yml", LOOK)
+    first, second, verify = (tmp_path / "figures").read_text().splitlines(keepends=True)
+    judged = tmp_path / "judged"
+    assert judge(judged, "default", first, second, verify, verify) == []
+    assert judge(judged, "default", first, first, verify, verify) == ["scenario_figures: The second run changed 2 on localhost."]
+    assert judge(judged, "default", first, second, verify) == ["scenario_figures: verify.yml ran 1 times and did something in 1 of them, instead of 2 times."]
+    assert judge(judged, "default", first, verify, verify) == [
+        "scenario_figures: converge.yml ran 1 times and did something in 1 of them, instead of 2 times.",
+        "scenario_figures: The second run changed 2 on localhost.",
+    ]
+    assert judge(judged, "tls", first, verify) == []
+    assert len(judge(judged, "tls")) == 2, "nothing ran"
