@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).parent
+PROGRAMS = HERE / "programs"  # for the hosts
 DOMAIN = "mlflow.test"
 USER, PASSWORD = "mlflow", os.environ["MLFLOW_TEST_PASSWORD"]
 SERVER, CLIENT = os.environ["MLFLOW_TEST_SERVER"], os.environ["MLFLOW_TEST_CLIENT"]
@@ -32,7 +33,7 @@ def on(host: str, *command: str, data: str = "") -> str:
 
 
 def python(host: str, script: str, *words: str, data: str = "") -> str:
-    return on(host, "python3", "-c", (HERE / script).read_text(), *words, data=data)
+    return on(host, "python3", "-c", (PROGRAMS / script).read_text(), *words, data=data)
 
 
 def basic(user: str, password: str) -> str:
@@ -72,7 +73,7 @@ class Tap:
 
 @contextmanager
 def tap() -> Iterator[Tap]:
-    on(SERVER, "sh", "-c", f"rm -f {TAPPED}; cat >/run/mlflow-tap.py", data=(HERE / "tap.py").read_text())
+    on(SERVER, "sh", "-c", f"rm -f {TAPPED}; cat >/run/mlflow-tap.py", data=(PROGRAMS / "tap.py").read_text())
     on(SERVER, "sh", "-c", "! systemctl --quiet is-active mlflow-tap || systemctl stop mlflow-tap")
     on(SERVER, "systemd-run", "--quiet", "--unit=mlflow-tap", "--collect", "python3", "/run/mlflow-tap.py", TAPPED, *SOCKETS)
     try:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from attack import CLIENT, DOMAIN, FIGURES, GOOD, HERE, PORT, SCHEME, SERVER, USER, basic, on, python, request, tap
+from attack import CLIENT, DOMAIN, FIGURES, GOOD, PORT, PROGRAMS, SCHEME, SERVER, USER, basic, on, python, request, tap
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
 UPLOAD = "/api/2.0/mlflow-artifacts/artifacts/0/floods"
@@ -39,7 +39,7 @@ def clients(*groups: dict) -> list[list]:
 @contextmanager
 def meanwhile(*groups: dict) -> Iterator[subprocess.Popen]:
     """Clients that go on while something else is looked at; they are ended then."""
-    command = ["podman", "exec", "--interactive", CLIENT, "timeout", "100", "python3", "-c", (HERE / "flood.py").read_text(), DOMAIN, PORT, SCHEME]
+    command = ["podman", "exec", "--interactive", CLIENT, "timeout", "100", "python3", "-c", (PROGRAMS / "flood.py").read_text(), DOMAIN, PORT, SCHEME]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True) as process:
         process.stdin.write(json.dumps(groups))
         process.stdin.close()

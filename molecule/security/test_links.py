@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from attack import GOOD, SERVER, on, request, send, statuses
+from attack import GOOD, PROGRAMS, SERVER, on, request, send, statuses
 
 ROUTE = "/api/2.0/mlflow-artifacts/artifacts"
 ARTIFACTS = "/var/lib/mlflow/artifacts"
@@ -39,20 +39,8 @@ def test_mlflow_sends_none():
 
 def test_nginx_sends_none_when_mlflow_names_it():
     """As a program in MLflow's place would, on MLflow's own socket."""
-    code = """
-import os, socket, socketserver, grp
-path = "/run/mlflow/mlflow.sock"
-class Handler(socketserver.StreamRequestHandler):
-    def handle(self):
-        words = self.rfile.readline().decode().split()
-        while self.rfile.readline().strip(): pass
-        name = words[1].rpartition("/links/")[2]
-        self.wfile.write(f"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nX-Accel-Redirect: /_mlflow_artifacts/0/links/{name}\\r\\n\\r\\n".encode())
-os.rename(path, path + ".aside")
-os.umask(0)
-socketserver.ThreadingUnixStreamServer(path, Handler).serve_forever()
-"""
-    on(SERVER, "systemd-run", "--quiet", "--unit=imposter", "--collect", "python3", "-c", code)
+    code = (PROGRAMS / "imposter.py").read_text()
+    on(SERVER, "systemd-run", "--quiet", "--unit=imposter", "--collect", "python3", "-c", code, "/run/mlflow/mlflow.sock")
     try:
         on(SERVER, "sh", "-c", "until test -S /run/mlflow/mlflow.sock; do sleep 0.1; done")
         assert get(f"{ROUTE}/0/links/plain").endswith("artifact\n")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import pytest
 import test_sandbox
-from attack import CLIENT, DOMAIN, FIGURES, GOOD, HERE, PASSWORD, SERVER, USER, on, request, send
+from attack import CLIENT, DOMAIN, FIGURES, GOOD, PASSWORD, PROGRAMS, SERVER, USER, on, request, send
 from deployment import deployed
 
 PYTHON = "/opt/mlflow/current/bin/python"
@@ -85,7 +85,7 @@ def telemetry(tmp_path_factory) -> StandIn:
     on(SERVER, "sh", "-c", f"cat >{AUTHORITY}", data=certificate)
     on(CLIENT, "sh", "-c", "cat >/run/telemetry.pem", data=certificate)
     on(CLIENT, "sh", "-c", "cat >/run/telemetry.key", data=(directory / "key.pem").read_text())
-    on(CLIENT, "sh", "-c", "cat >/run/telemetry.py; : >/run/telemetry.json", data=(HERE / "telemetry.py").read_text())
+    on(CLIENT, "sh", "-c", "cat >/run/telemetry.py; : >/run/telemetry.json", data=(PROGRAMS / "telemetry.py").read_text())
     script = ["python3", "/run/telemetry.py", "/run/telemetry.pem", "/run/telemetry.key", "/run/telemetry.json", f"https://{INGESTION}/records"]
     on(CLIENT, "systemd-run", "--quiet", "--unit=telemetry", "--collect", *script)
     address = on(CLIENT, "sh", "-c", "ip -4 -o addr show dev eth0 | sed -n '1s/.* inet //; 1s/[/].*//p'").strip()
@@ -110,7 +110,7 @@ def asked_for(telemetry) -> StandIn:
             "mlflow_systemd_writable_paths": ["/srv"],
         }
     )
-    on(SERVER, "sh", "-c", "cat >/run/jobs.py", data=(HERE / "jobs.py").read_text())
+    on(SERVER, "sh", "-c", "cat >/run/jobs.py", data=(PROGRAMS / "jobs.py").read_text())
     return telemetry
 
 
@@ -123,7 +123,7 @@ def test_jobs_score_traces_within_the_connections(host, asked_for):
     environment = dict(re.findall(r'^(\w+)="(\d+)"$', host.file("/etc/mlflow/mlflow.env").content_string, re.MULTILINE))
     pool = int(environment["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"])
     workers = int(re.search(r"--workers=(\d+)", host.check_output("systemctl cat mlflow.service"))[1])
-    on(SERVER, "sh", "-c", "cat >/run/connections.py", data=(HERE / "connections.py").read_text())
+    on(SERVER, "sh", "-c", "cat >/run/connections.py", data=(PROGRAMS / "connections.py").read_text())
     counting = ["podman", "exec", "--interactive", SERVER, "runuser", "-u", "mlflow", "--", "python3", "/run/connections.py"]
     with subprocess.Popen(counting, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as counter:
         jobs = user("submit", "40:0.2", "40:0.2")

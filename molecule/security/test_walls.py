@@ -105,8 +105,6 @@ def test_firewall_leaves_ssh_and_nginx_open(own, other):
         ("2022/tcp", "Anywhere"),
         *((f"{port}/tcp", source) for port in (80, 443) for source in (listed, "192.0.2.0/24")),
     }
-    knock = "import socket, sys\nfor port in map(int, sys.argv[3:]):\n s = socket.socket(); s.settimeout(3); s.bind((sys.argv[1], 0))\n"
-    knock += " try: s.connect((sys.argv[2], port)); print('open')\n except TimeoutError: print('closed')\n except ConnectionRefusedError: print('refused')"
     assert on(SERVER, "sh", "-c", "ss -Hltn sport = :8099") != ""
-    assert on(CLIENT, "python3", "-c", knock, listed, DOMAIN, PORT, "2022", "8099").split() == ["open", "open", "closed"]
-    assert on(CLIENT, "python3", "-c", knock, other, DOMAIN, PORT, "2022", "8099").split() == ["closed", "open", "closed"]
+    assert python(CLIENT, "knock.py", listed, DOMAIN, PORT, "2022", "8099").split() == ["open", "open", "closed"]
+    assert python(CLIENT, "knock.py", other, DOMAIN, PORT, "2022", "8099").split() == ["closed", "open", "closed"]

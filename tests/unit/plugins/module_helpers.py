@@ -7,24 +7,24 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import typing as t
+from pathlib import Path
 
-PROGRAM = """
-import importlib, sys
-from ansible.module_utils import basic
-basic._ANSIBLE_ARGS, basic._ANSIBLE_PROFILE = sys.stdin.buffer.read(), "legacy"
-importlib.import_module("ansible_collections.mlops.mlflow.plugins.modules." + sys.argv[1]).main()
-"""
+RUN_MODULE = Path(__file__).resolve().parents[2] / "support/run_module.py"
+
+
+def same_path() -> dict[str, str]:
+    """An environment in which another Python finds the collection as pytest does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def run(module: str, *, check: bool = False, **options: t.Any) -> dict[str, t.Any]:
     # No log keeps out of this machine's syslog.
     arguments = {**options, "_ansible_check_mode": check, "_ansible_diff": True, "_ansible_no_log": True}
     text = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
-    # The path, as pytest finds the collection.
-    program = f"import sys; sys.path[:] = {sys.path!r}\n{PROGRAM}"
-    answer = subprocess.run([sys.executable, "-c", program, module], input=text, capture_output=True, text=True, check=False)
+    answer = subprocess.run([sys.executable, RUN_MODULE, module], input=text, env=same_path(), capture_output=True, text=True, check=False)
     assert answer.stdout, answer.stderr
     return json.loads(answer.stdout)

@@ -17,17 +17,11 @@ import ansible
 import pytest
 from ansible_collections.mlops.mlflow.tests.unit.plugins import mlflow_server as servers
 from ansible_collections.mlops.mlflow.tests.unit.plugins.mlflow_server import DOMAIN, PASSWORD, USER, Mlflow, Nginx
+from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import RUN_MODULE
 
 COLLECTIONS = Path(servers.__file__).absolute().parents[6]
 # Made by `tests/setup.sh targets`, which tells which versions cannot be had.
 PYTHONS = {path.name: path / "bin/python" for path in Path(__file__).resolve().parents[3].glob(".cache/targets/3.*")}
-RUN = """
-import runpy, sys
-from ansible.module_utils import basic
-basic._ANSIBLE_ARGS = sys.stdin.buffer.read()
-basic._ANSIBLE_PROFILE = "legacy"
-runpy.run_module("ansible_collections.mlops.mlflow.plugins.modules." + sys.argv[1], run_name="__main__")
-"""
 PLAYBOOK = [
     {
         "hosts": "all",
@@ -61,7 +55,7 @@ def module(request: pytest.FixtureRequest, environment: dict[str, str]) -> t.Cal
 
     def run(name: str, **options: t.Any) -> dict[str, t.Any]:
         finished = subprocess.run(
-            [PYTHONS[request.param], "-c", RUN, name],
+            [PYTHONS[request.param], RUN_MODULE, name],
             input=json.dumps({"ANSIBLE_MODULE_ARGS": options}),
             env=environment,
             capture_output=True,

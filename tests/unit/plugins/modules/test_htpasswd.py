@@ -23,6 +23,7 @@ import pytest
 from ansible_collections.mlops.mlflow.plugins.module_utils.htpasswd import Hashing, identify
 from ansible_collections.mlops.mlflow.tests.unit.plugins import htpasswd_helpers
 from ansible_collections.mlops.mlflow.tests.unit.plugins.htpasswd_helpers import QUICK, four_ways, run, snapshot
+from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import RUN_MODULE
 
 COLLECTIONS = Path(htpasswd_helpers.__file__).absolute().parents[6]
 SECRET = "correct horse"
@@ -571,9 +572,9 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def run_bare(environment: dict[str, str], **options: t.Any) -> dict[str, t.Any]:
-    code = f"import json, sys; from {htpasswd_helpers.__name__} import main; main(json.load(sys.stdin))"
-    command = [sys.executable, "-S", "-c", code]
-    finished = subprocess.run(command, input=json.dumps(options), env=environment, text=True, stdout=subprocess.PIPE, check=False)
+    command = [sys.executable, "-S", RUN_MODULE, "htpasswd"]
+    arguments = json.dumps({"ANSIBLE_MODULE_ARGS": options})
+    finished = subprocess.run(command, input=arguments, env=environment, text=True, stdout=subprocess.PIPE, check=False)
     return json.loads(finished.stdout)
 
 

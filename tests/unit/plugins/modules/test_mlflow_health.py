@@ -25,24 +25,16 @@ from typing import Any
 
 import pytest
 from ansible_collections.mlops.mlflow.tests.unit.plugins.mlflow_server import DOMAIN, PASSWORD, USER, Mlflow, Nginx, free_port, running
+from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import RUN_MODULE, same_path
 
-# ansible-core 2.19 and later read arguments by a profile; before, the name means nothing.
-LAUNCHER = """
-import runpy, sys
-from ansible.module_utils import basic
-basic._ANSIBLE_ARGS = sys.stdin.buffer.read()
-basic._ANSIBLE_PROFILE = "legacy"
-runpy.run_module("ansible_collections.mlops.mlflow.plugins.modules.mlflow_health", run_name="__main__")
-"""
 DATABASE_STEPS = ["liveness", "database"]
 WRITING_STEPS = ["experiment", "run", "log", "read", "upload", "download"]
 ROUNDTRIP_STEPS = [*DATABASE_STEPS, *WRITING_STEPS, "cleanup"]
 
 
 def start_module(prefix: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([*prefix, sys.executable, "-c", LAUNCHER], text=True, env=environment, **pipes)
+    process = subprocess.Popen([*prefix, sys.executable, RUN_MODULE, "mlflow_health"], text=True, env=same_path(), **pipes)
     process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": {"delay": 0.1, "timeout": 20, **options}}))
     process.stdin.close()
     process.stdin = None
