@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Judge a scenario that Molecule calls successful by the figures that its playbooks left (molecule/shared/callback_plugins).
 
