@@ -34,18 +34,7 @@ fi
 port=$(sed -n 's/^ *mlflow_port: //p' "$inventory/hosts.yml" 2>/dev/null || true)
 if ! podman container exists "$host" || [ -z "$port" ]; then
   [ ! -e .cache/demo ] || "$0" clean
-  port=$(python - <<'PYTHON'
-import socket
-for port in range(8080, 8180):
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-    print(port)
-    break
-PYTHON
-)
+  port=$(python demo/free_port.py)
   say "making the host $host (the first time its image is built, about a minute)"
   playbook create "$port"
   ansible --inventory "$host," --connection containers.podman.podman --user root --module-name ansible.builtin.apt \

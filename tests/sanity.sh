@@ -19,34 +19,7 @@ comm -z23 <(git ls-files -z --cached --others --exclude-standard ':!.ansible' | 
 git init --quiet "$copy"
 git -C "$copy" add --all
 
-# ansible-test downloads pip for each of its environments, and pip then fetches every package anew. What it takes for the cached
-# download puts uv in pip's place: it needs no such download, shares one cache, and knows the authorities that this machine trusts.
-python - "$cache" <<'PYTHON'
-import os, pathlib, re, shutil, sys
-import ansible_test
-home = pathlib.Path(sys.argv[1], "home/.ansible/test/cache")
-source = pathlib.Path(*ansible_test.__path__, "_internal/python_requirements.py").read_text()
-version = re.search(r"\bpip='(.+)'", source)[1].replace(".", "_")
-# ansible-test passes on little more than PATH and HOME: these are what uv needs to reach an index.
-# Uncompiled, docutils complains when it is first loaded, and the test fails.
-os.environ["UV_COMPILE_BYTECODE"] = "1"
-wanted = re.compile(r"UV_\w+|SSL_CERT_\w+|\w+_proxy", re.I)
-environment = {name: value for name, value in os.environ.items() if wanted.fullmatch(name)}
-pip = f"""
-import os, subprocess, sys
-command, *words = [word for word in sys.argv[1:] if word not in ("--disable-pip-version-check", "-y")]
-command = [{shutil.which("uv")!r}, "pip", command, "--quiet", "--python", sys.executable, *words]
-sys.exit(subprocess.call(command, env={{**os.environ, **{environment!r}}}))
-"""
-home.mkdir(parents=True, exist_ok=True)
-(home / f"get_pip_{version}.py").write_text(f"""
-import pathlib, sysconfig
-pip = pathlib.Path(sysconfig.get_path("purelib"), "pip")
-pip.mkdir()
-(pip / "__init__.py").touch()
-(pip / "__main__.py").write_text({pip!r})
-""")
-PYTHON
+python tests/sanity_pip.py "$cache/home/.ansible/test/cache"
 
 cd "$copy"
 echo 'sanity: ansible-test sanity'
