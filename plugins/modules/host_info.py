@@ -9,22 +9,15 @@ DOCUMENTATION = r"""
 module: host_info
 short_description: Ask a host several questions in one call
 version_added: 0.1.0
-author: The mlops.mlflow maintainers (@mlops)
+author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - Tells how paths, users and systemd units stand, in one connection to the host instead of one for each.
   - A role can ask once, and run only the tasks that have something to do.
   - Compares what a unit runs with and what is written. Where a handler is lost with the run that was cut off before it, the next run
     finds the difference.
-attributes:
-  check_mode:
-    support: full
-    description: Can run in check mode.
-  diff_mode:
-    support: none
-    description: Returns no diff, as it changes nothing.
-  idempotence:
-    support: full
-    description: Changes nothing.
+extends_documentation_fragment:
+  - mlops.mlflow.attributes
+  - mlops.mlflow.attributes.info
 options:
   paths:
     description: Paths or patterns such as V(/etc/nginx/*.conf). One that is not there is left out of RV(paths).

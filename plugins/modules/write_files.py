@@ -9,21 +9,21 @@ DOCUMENTATION = r"""
 module: write_files
 short_description: Write several files, directories and links in one call
 version_added: 0.1.0
-author: The mlops.mlflow maintainers (@mlops)
+author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - Does for a list what M(ansible.builtin.copy), M(ansible.builtin.template) and M(ansible.builtin.file) do for one file, in one
     connection to the host instead of two or more for each.
   - Entries are taken in their order. A file is written beside its place, validated, and moved there in one step.
+extends_documentation_fragment:
+  - mlops.mlflow.attributes
 attributes:
   check_mode:
     support: full
-    description: Can run in check mode.
   diff_mode:
     support: full
-    description: Returns what differs, unless O(entries[].diff) is V(false).
-  idempotence:
+    details: Unless O(entries[].diff) is V(false).
+  idempotent:
     support: full
-    description: Changes nothing where the host is as described.
 options:
   entries:
     description: What to write.
@@ -165,7 +165,7 @@ def write_file(module: AnsibleModule, entry: dict[str, t.Any], content: bytes) -
 
 def set_attributes(module: AnsibleModule, entry: dict[str, t.Any], path: str) -> bool:
     arguments = module.load_file_common_arguments(entry, path=path)
-    return module.set_fs_attributes_if_different(arguments, False)
+    return bool(module.set_fs_attributes_if_different(arguments, False))
 
 
 def apply(module: AnsibleModule, entry: dict[str, t.Any]) -> tuple[bool, dict[str, t.Any] | None]:
@@ -177,7 +177,8 @@ def apply(module: AnsibleModule, entry: dict[str, t.Any]) -> tuple[bool, dict[st
     if found not in ("absent", state) and state != "absent" and "directory" in (found, state):
         module.fail_json(msg=f"{path} is a {found} where a {state} is to be: move it away.")
 
-    before = {"file": lambda: read(path), "link": lambda: to_bytes(os.readlink(path))}.get(found, lambda: b"")()
+    readers: dict[str, t.Callable[[], bytes]] = {"file": lambda: read(path), "link": lambda: to_bytes(os.readlink(path))}
+    before = readers.get(found, bytes)()
     after = to_bytes({"file": entry["content"], "link": entry["target"]}.get(state) or "")
     changed = found != state or before != after
     if changed and not module.check_mode:
@@ -272,7 +273,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     test = module.params["test"]
-    paths, diffs, times = [], [], [0.0]
+    paths: list[str] = []
+    diffs: list[dict[str, t.Any]] = []
+    times = [0.0]
     with all_or_none([entry["path"] for entry in module.params["entries"]]) if test else contextlib.nullcontext():
         for entry in module.params["entries"]:
             if not os.path.isabs(entry["path"]):
