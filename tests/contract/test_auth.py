@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ PATHS = ["/x", "/api/2.0/mlflow/experiments/search", "/api/2.0/mlflow-artifacts/
 
 # The role's site, stand-ins for MLflow that show what they get, and a server with auth_basic alone.
 NGINX = """
-load_module {module};
+{module}
 {user}
 worker_processes 1;
 daemon off;
@@ -39,7 +40,7 @@ http {{
   fastcgi_temp_path {top}/fastcgi;
   uwsgi_temp_path {top}/uwsgi;
   scgi_temp_path {top}/scgi;
-  include {top}/mlflow.conf;
+  include {top}/include/mlflow.conf;
   server {{
     listen unix:{top}/asgi.sock;
     add_header X-Asked $request_uri;
@@ -73,10 +74,10 @@ class Nginx:
     def __init__(self, top: Path) -> None:
         self.top = top
         self.port, self.plain = free_port(), free_port()
-        self.rendered: dict[str, str] = {}
+        self.rendered: dict[str, dict[str, str]] = {}
 
-    def render(self, **variables: int) -> str:
-        """The role's site with its own defaults and variables, but for names, places and what a test sets."""
+    def render(self, **variables: int) -> dict[str, str]:
+        """The role's site and what it includes, with the role's own defaults and variables, but for names, places and what a test sets."""
         build = subprocess.run([program("nginx", "nginx"), "-v"], capture_output=True, text=True, check=True).stderr
         version = re.search(r"nginx/([0-9.]+)", build)[1]
         variables = {
@@ -90,35 +91,44 @@ class Nginx:
             "mlflow_nginx_remember_seconds": SECONDS,
             "__mlflow_nginx_found": {"version": version, "openssl": "3.0", "hash_bucket_size": 0},
             "__mlflow_nginx_htpasswd": f"{self.top}/htpasswd",
-            "__mlflow_nginx_perl_dir": str(NGINX_ROLE / "files"),
+            "__mlflow_nginx_dir": f"{self.top}/include",
             "ansible_python_interpreter": sys.executable,
             **variables,
         }
         key = json.dumps(variables)
         if key not in self.rendered:
-            command = [sys.executable, "-m", "ansible", "adhoc", "localhost", "--inventory=localhost,", "--connection=local"]
-            command += ["--module-name=ansible.builtin.template", f"--args=src={NGINX_ROLE}/templates/mlflow.conf.j2 dest={self.top}/rendered"]
+            templates = {path.name.removesuffix(".j2"): path for path in NGINX_ROLE.glob("templates/include/*.j2")}
+            templates["mlflow.conf"] = NGINX_ROLE / "templates/mlflow.conf.j2"
+            (self.top / "include").mkdir(exist_ok=True)
+            shutil.copy(NGINX_ROLE / "files/mlflow_auth.pm", self.top / "include")
+            play = self.top / "render.yml"
+            tasks = [{"ansible.builtin.template": {"src": str(path), "dest": f"{self.top}/include/{name}"}} for name, path in templates.items()]
+            play.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
+            command = [sys.executable, "-m", "ansible", "playbook", "--inventory=localhost,", "--connection=local", str(play)]
             command += [f"--extra-vars=@{NGINX_ROLE}/defaults/main.yml", f"--extra-vars=@{NGINX_ROLE}/vars/main.yml", f"--extra-vars={key}"]
             run = subprocess.run(command, cwd=ROOT, env={**os.environ, "ANSIBLE_HOME": f"{self.top}/ansible"}, capture_output=True, text=True, check=False)
             assert run.returncode == 0, run.stdout + run.stderr
-            self.rendered[key] = (self.top / "rendered").read_text()
+            self.rendered[key] = {name: (self.top / "include" / name).read_text() for name in templates}
         return self.rendered[key]
 
     def start(self, free: bool = False, **variables: int) -> None:
         """With free, anybody may try as often as they like."""
-        site = self.render(**variables)
+        files = dict(self.render(**variables))
         if free:
-            site = re.sub(r"  limit_req zone=mlops_mlflow_auth.*\n", "", site)
-        # The template's logs are fixed, and it listens on every address.
-        for there, here in (
-            (rf"listen {self.port}([ ;])", rf"listen 127.0.0.1:{self.port}\1"),
-            (rf"listen \[::\]:{self.port}.*;", ""),
-            ("/var/log/nginx/", f"{self.top}/"),
+            files["mlflow.conf"] = re.sub(r"  limit_req zone=mlops_mlflow_auth.*\n", "", files["mlflow.conf"])
+        # The templates' logs are fixed, and they listen on every address.
+        for name, there, here in (
+            ("listen.conf", rf"listen {self.port}([ ;])", rf"listen 127.0.0.1:{self.port}\1"),
+            ("listen.conf", rf"listen \[::\]:{self.port}.*;", ""),
+            ("mlflow.conf", "/var/log/nginx/", f"{self.top}/"),
         ):
-            assert re.search(there, site)
-            site = re.sub(there, here, site)
-        (self.top / "mlflow.conf").write_text(site)
-        module = program("ngx_http_perl_module.so", "libnginx-mod-http-perl", [Path("/usr/lib/nginx/modules")])
+            assert re.search(there, files[name])
+            files[name] = re.sub(there, here, files[name])
+        for name, content in files.items():
+            (self.top / "include" / name).write_text(content)
+        module = ""
+        if variables.get("mlflow_nginx_remember_seconds", SECONDS):
+            module = f"load_module {program('ngx_http_perl_module.so', 'libnginx-mod-http-perl', [Path('/usr/lib/nginx/modules')])};"
         user = "" if os.geteuid() else "user www-data;"
         (self.top / "nginx.conf").write_text(NGINX.format(module=module, user=user, top=self.top, plain=self.plain))
         self.passwords(("alice", PASSWORD))
@@ -286,6 +296,21 @@ def test_forgotten_some_time_after_the_last_use(nginx):
         assert nginx.watch(GOOD) == (200, False)
     time.sleep(SECONDS + 1.1)
     assert nginx.watch(GOOD) == (200, True)
+
+
+def test_without_remembering_no_perl_is_needed_and_passwords_are_limited(stopped):
+    """nginx runs without its module for perl here; each password that is sent is an attempt, and what needs none is let through."""
+    stopped.start(mlflow_nginx_remember_seconds=0)
+    try:
+        assert [stopped.watch(GOOD) for _count in range(2)] == [(200, True)] * 2
+        assert stopped.get(WRONG).status == stopped.get({}).status == 401
+        stopped.passwords(("alice", PASSWORD), cost=4)
+        for headers, expected in ((GOOD, {200, 429}), (WRONG, {401, 429})):
+            with ThreadPoolExecutor(40) as pool:
+                assert set(pool.map(lambda _, headers=headers: stopped.get(headers).status, range(40))) == expected
+        assert stopped.get({}, "/health").status == 200
+    finally:
+        stopped.stop()
 
 
 def test_a_reload_forgets(nginx):
