@@ -262,11 +262,11 @@ def members(group: str, user: str) -> list[str]:
 def account_refusal(user: str, group: str) -> str | None:
     why = person(user)
     if why:
-        return f"The user {user} {why}, and would lose its shell and its home as MLflow's system user: set mlflow_user to another name, such as mlflow-server."
+        return f"The user {user} {why}, and would lose its shell and its home as MLflow's system user: set mlflow_os_user to another name, such as mlflow-server."
     others = members(group, user)
     if others:
         return (
-            f"{in_words(others)} would read MLflow's data and reach it without a password, as the group {group} has members: set mlflow_group to another name."
+            f"{in_words(others)} would read MLflow's data and reach it without a password, as the group {group} has members: set mlflow_os_group to another name."
         )
     return None
 
@@ -325,12 +325,12 @@ def main() -> None:
         fault = refusal(params["paths"], found, variable)
     if fault and not params["take_over"]:
         module.fail_json(msg=fault)
-    if params["user"] and (was or {}).get("mlflow_user") != params["user"]:
+    if params["user"] and (was or {}).get("mlflow_os_user") != params["user"]:
         fault = account_refusal(params["user"], params["group"])
         if fault:
             module.fail_json(msg=fault)
 
-    content = wanted if not params["user"] else {**wanted, "mlflow_user": params["user"]}
+    content = wanted if not params["user"] else {**wanted, "mlflow_os_user": params["user"]}
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
     marked = read(mark) == text
     there = [entry["path"] for entry in params["paths"] if os.path.lexists(entry["path"])]

@@ -29,7 +29,7 @@ CLI = UNIT + 'ExecStart=/opt/mlflow/current/bin/mlflow server --workers 2 --uvic
 LOCAL = 'MLFLOW_BACKEND_STORE_URI="postgresql+psycopg2://mlflow@/mlflow?host=/var/run/postgresql"\n'
 REMOTE = 'MLFLOW_BACKEND_STORE_URI="postgresql+psycopg2://mlflow@db.test:5432/mlflow?sslmode=require&passfile=/etc/mlflow/pgpass"\n'
 ANSIBLE = "#\n# Ansible managed\n#\n"
-THERE = {"mlflow_home": "/opt/mlflow", "mlflow_data_dir": "/var/lib/mlflow", "mlflow_user": "mlflow"}
+THERE = {"mlflow_home": "/opt/mlflow", "mlflow_data_dir": "/var/lib/mlflow", "mlflow_os_user": "mlflow"}
 
 
 def found(role: str, texts: dict[str, str]) -> list[dict[str, str]]:

@@ -132,5 +132,5 @@ def test_a_mark_that_was_cut_off_is_a_mark(options: dict[str, t.Any]) -> None:
 def test_a_person_is_no_system_user(options: dict[str, t.Any]) -> None:
     for take_over in False, True:
         answer = run("ownership", **options, user="root", group="nogroup", take_over=take_over)
-        assert re.match("The user root has the login shell /.*: set mlflow_user to another name, such as mlflow-server.$", answer["msg"])
+        assert re.match("The user root has the login shell /.*: set mlflow_os_user to another name, such as mlflow-server.$", answer["msg"])
     assert not run("ownership", **options, user="nobody-has-it", group="nobody-has-it").get("failed")
