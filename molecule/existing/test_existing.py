@@ -62,7 +62,7 @@ def test_a_user_who_logs_in_keeps_shell_and_home(host):
     host.run_expect([0], "useradd --create-home --shell /bin/bash --groups sudo mlflow")
     before = host.check_output("getent passwd mlflow; id mlflow")
     for variables in {}, TAKE_OVER:
-        refused("The user mlflow has the login shell /bin/bash, and would lose its shell and its home as MLflow's system user: set mlflow_os_user to", variables)
+        refused("The user mlflow has the login shell /bin/bash, and would lose shell and home as MLflow's system user: set mlflow_os_user to", variables)
     host.run_expect([0], "usermod --shell /usr/sbin/nologin mlflow")
     refused("The user mlflow is in the group sudo")
     host.run_expect([0], "usermod --shell /bin/bash mlflow")
@@ -72,7 +72,7 @@ def test_a_user_who_logs_in_keeps_shell_and_home(host):
 
 def test_a_group_with_members_is_named(host):
     host.run_expect([0], "groupadd mlflow && useradd --groups mlflow alice")
-    refused("alice would read MLflow's data and reach it without a password, as the group mlflow has members: set mlflow_os_group to another name")
+    refused("alice would read MLflow's data and need no password, as members of the group mlflow: set mlflow_os_group to another name")
     host.run_expect([0], "userdel alice && groupdel mlflow")
 
 

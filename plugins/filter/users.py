@@ -81,8 +81,7 @@ def problem(user: dict[str, t.Any], hashing: Hashing, password_length: int) -> s
     if absent or password is None or (len(password) >= password_length and password.lower() not in (name.lower(), *COMMON)):
         return ""
     return (
-        f"the password of {name!r} has fewer than {password_length} characters or is easy to guess: "
-        "choose a longer one, or leave it out to have one generated."
+        f"the password of {name!r} has fewer than {password_length} characters or is easy to guess: choose a longer one, or leave it out to have one generated."
     )
 
 

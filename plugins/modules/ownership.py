@@ -262,12 +262,10 @@ def members(group: str, user: str) -> list[str]:
 def account_refusal(user: str, group: str) -> str | None:
     why = person(user)
     if why:
-        return f"The user {user} {why}, and would lose its shell and its home as MLflow's system user: set mlflow_os_user to another name, such as mlflow-server."
+        return f"The user {user} {why}, and would lose shell and home as MLflow's system user: set mlflow_os_user to another name, such as mlflow-server."
     others = members(group, user)
     if others:
-        return (
-            f"{in_words(others)} would read MLflow's data and reach it without a password, as the group {group} has members: set mlflow_os_group to another name."
-        )
+        return f"{in_words(others)} would read MLflow's data and need no password, as members of the group {group}: set mlflow_os_group to another name."
     return None
 
 
