@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import pytest
-from deployment import command, deploy, recap, said
+from deployment import changed, command, deploy, recap, said
 
 GOOD = {"name": "alice", "password": "correct horse battery"}
 
@@ -29,6 +29,7 @@ def test_the_host_is_bare(host):
         ({"mlflow_users": [{**GOOD, "password": 5744368105847}]}, "mlflow_users: YAML takes the password of 'alice' for a number: write it in quotes."),
         ({"mlflow_users": [GOOD, GOOD]}, "mlflow_users: it lists 'alice' more than once: keep one entry."),
         ({"mlflow_users": []}, "mlflow_users: it is empty, so nobody could log in"),
+        ({"mlflow_user": "ml"}, "mlflow_user is called mlflow_os_user now: rename it in your inventory."),
         ({"mlflow_version": "9.9.9"}, "There are no locked requirements for MLflow 9.9.9: set mlflow_version to one of 3.16.1, 3.17.2"),
         ({"mlflow_venv_min_free_mib": 99999999}, "MiB free and MLflow wants 99999999: free some, or set mlflow_home"),
         ({"mlflow_domain": "https://mlflow.test/"}, '"https://mlflow.test/" is not a host name'),
@@ -148,6 +149,16 @@ def test_and_the_one_after_changes_nothing(host):
     assert "changed=0" in run.stdout, re.findall(r"TASK \[.*\]\W+changed: .*", run.stdout)
     # What a run costs is its tasks.
     assert recap(run)["ok"] <= 130
+
+
+def test_a_repository_with_groups_of_its_own_imports_the_playbook(tmp_path):
+    (tmp_path / "hosts.yml").write_text(json.dumps({"servers": {"children": {"mlflow_tracking": {}}}}))
+    for proxies, sentence in ("servers", "MLflow is ready: https://mlflow.test"), ("proxies", "The group proxies has no host"):
+        names = {"mlflow_database_hosts": "servers", "mlflow_tracking_hosts": "servers", "mlflow_proxy_hosts": proxies}
+        (tmp_path / "site.yml").write_text(json.dumps([{"ansible.builtin.import_playbook": "mlops.mlflow.site", "vars": names}]))
+        run = deploy({}, f"--inventory={tmp_path}/hosts.yml", playbook=tmp_path / "site.yml")
+        assert sentence in said(run)
+        assert recap(run)["changed"] == 0, changed(run)
 
 
 def test_networks_that_are_let_in(host):
