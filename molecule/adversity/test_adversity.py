@@ -151,11 +151,15 @@ def test_and_the_one_after_changes_nothing(host):
     assert recap(run)["ok"] <= 130
 
 
-def test_a_repository_with_groups_of_its_own_imports_the_playbook(tmp_path):
+def test_a_repository_with_groups_and_facts_of_its_own_imports_the_playbook(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANSIBLE_GATHERING", "smart")
+    monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN", "ansible.builtin.jsonfile")
+    monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(tmp_path / "facts"))
     (tmp_path / "hosts.yml").write_text(json.dumps({"servers": {"children": {"mlflow_tracking": {}}}}))
     for proxies, sentence in ("servers", "MLflow is ready: https://mlflow.test"), ("proxies", "The group proxies has no host"):
         names = {"mlflow_database_hosts": "servers", "mlflow_tracking_hosts": "servers", "mlflow_proxy_hosts": proxies}
-        (tmp_path / "site.yml").write_text(json.dumps([{"ansible.builtin.import_playbook": "mlops.mlflow.site", "vars": names}]))
+        plays = [{"hosts": "servers", "gather_subset": ["!all"]}, {"ansible.builtin.import_playbook": "mlops.mlflow.site", "vars": names}]
+        (tmp_path / "site.yml").write_text(json.dumps(plays))
         run = deploy({}, f"--inventory={tmp_path}/hosts.yml", playbook=tmp_path / "site.yml")
         assert sentence in said(run)
         assert recap(run)["changed"] == 0, changed(run)
