@@ -1,4 +1,4 @@
-# Copyright (c) 2026, The mlops.mlflow maintainers
+# Copyright: (c) The mlops.mlflow maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 name: users
 short_description: Check a list of users, and tell whose password is to be generated
 version_added: 0.1.0
-author: The mlops.mlflow maintainers (@mlops)
+author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - Sorts the value of C(mlflow_users) into what the password file holds and what is wrong with it.
   - The rules for names and passwords are those of M(mlops.mlflow.htpasswd), but for one that a module cannot see. It gets text where YAML
