@@ -74,6 +74,41 @@ def test_a_corrected_inventory_brings_up_a_cluster_that_a_setting_left_down(host
     unchanged(playbook=DATABASE)
 
 
+def test_what_was_changed_by_hand_is_as_written_again(host, sql, settings, version, unit):
+    """Owner, mode and content of each file; attributes and owner of role and database; what is open and what starts."""
+    hba, ident = f"/etc/postgresql/{version}/main/pg_hba.conf", f"/etc/postgresql/{version}/main/pg_ident.conf"
+    ours = [settings, hba, ident, f"/etc/systemd/system/{unit}.d/mlflow.conf", "/etc/systemd/system/mlflow-postgres-mounts.service"]
+    ours.append("/usr/local/libexec/mlflow_postgres_mounts.sh")
+
+    def state() -> str:
+        role = sql("SELECT rolcanlogin, rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = 'mlflow'")
+        database = sql("SELECT pg_get_userbyid(datdba), datacl FROM pg_database WHERE datname = 'mlflow'")
+        enabled = host.run("systemctl is-enabled postgresql.service").stdout
+        return host.check_output(f"stat -c '%U:%G %a %n' {' '.join(ours)} && sha256sum {' '.join(ours)}") + role + database + enabled
+
+    before = state()
+    host.run_expect([0], f"sed -i '/^local mlflow mlflow peer/d' {hba} && echo '# by hand' >>{settings} && sed -i '/^mlflow mlflow/d' {ident}")
+    host.run_expect([0], f"for file in {' '.join(ours[3:])}; do echo '# by hand' >>$file; done; chmod 600 {' '.join(ours)} && chown nobody: {' '.join(ours)}")
+    host.run_expect([0], "systemctl disable postgresql.service")
+    sql("ALTER ROLE mlflow CREATEDB CREATEROLE; GRANT CONNECT ON DATABASE mlflow TO PUBLIC")
+    assert state() != before
+    deployed(playbook=DATABASE)
+    assert state() == before
+    host.run_expect([0], "runuser -u mlflow -- psql -XAtc 'SELECT 1' mlflow")
+    unchanged(playbook=DATABASE)
+
+
+def test_a_reload_that_was_cut_off_is_made_up_for(host, sql, settings):
+    """The file is written, and PostgreSQL has not read it."""
+    host.run_expect([0], f"cp -p {settings} /root/settings && echo \"log_min_duration_statement = '9s'\" >>{settings} && systemctl reload 'postgresql@*'")
+    assert sql("SHOW log_min_duration_statement") == "9s"
+    host.run_expect([0], f"mv /root/settings {settings}")
+    assert sql("SHOW log_min_duration_statement") == "9s"
+    deployed(playbook=DATABASE)
+    assert sql("SHOW log_min_duration_statement") == "-1"
+    unchanged(playbook=DATABASE)
+
+
 def test_a_cluster_that_does_not_start_says_why(host, version, unit):
     """A file of somebody else is neither ours to test nor to remove."""
     theirs = f"/etc/postgresql/{version}/main/conf.d/theirs.conf"

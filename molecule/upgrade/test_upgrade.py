@@ -120,7 +120,7 @@ def test_a_link_in_place_of_a_directory_is_not_followed(host):
     host.run_expect([0], "mkdir /srv/other && mv %s/tmp %s/kept && ln -s /srv/other %s/tmp", DATA, DATA, DATA)
     run = deploy(OLD)
     assert run.returncode != 0
-    assert f"{DATA}/tmp is a link where a directory is to be" in said(run)
+    assert f"{DATA}/tmp already exists as a link" in said(run)
     assert host.check_output("stat --format=%U /srv/other") == "root"
     host.run_expect([0], "rm %s/tmp && mv %s/kept %s/tmp && rmdir /srv/other", DATA, DATA, DATA)
 

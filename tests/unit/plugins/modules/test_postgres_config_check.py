@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.mlops.mlflow.plugins.modules.postgres_config import with_block, words
+from ansible_collections.mlops.mlflow.plugins.modules.postgres_config_check import with_block, words
 
 OLD = "# BEGIN mlops.mlflow\nold\n# END mlops.mlflow\n"
 NEW = "# BEGIN mlops.mlflow\nnew\n# END mlops.mlflow\n"

@@ -6,26 +6,18 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: postgres_config
-short_description: Configure a PostgreSQL cluster of Debian or Ubuntu, and refuse what it would not start with
+module: postgres_config_check
+short_description: Refuse a configuration that a PostgreSQL cluster of Debian or Ubuntu would not start with
 version_added: 0.1.0
 author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
-  - Writes a file of settings beside the package's own, and a block of lines into C(pg_hba.conf) and into C(pg_ident.conf).
-  - Before anything is written, PostgreSQL is started with the new files on an empty data directory that is removed afterwards. Where
-    that fails, nothing is written, and the module fails with what PostgreSQL said.
+  - For a file of settings beside the package's own, and a block of lines in C(pg_hba.conf) and in C(pg_ident.conf), before they are written.
+  - Where they differ from what the cluster has, PostgreSQL is started with them on an empty data directory that is removed afterwards. Where
+    that fails, the module fails with what PostgreSQL said. It does so in check mode as well.
   - The trial has no connection to anything outside of it; it listens on no port, archives nothing and needs about 60 MB in C(/var/tmp).
 extends_documentation_fragment:
   - mlops.mlflow.attributes
-attributes:
-  check_mode:
-    support: full
-    details: PostgreSQL tries the new files as well.
-  diff_mode:
-    support: full
-  idempotent:
-    support: full
-    details: Changes nothing, and tries nothing, where the files are as described.
+  - mlops.mlflow.attributes.info
 options:
   version:
     description: The PostgreSQL release, such as V(14).
@@ -36,16 +28,18 @@ options:
     type: str
     default: main
   settings:
-    description: The text of C(conf.d/mlflow.conf). What it replaces stays beside it as C(mlflow.conf.previous).
+    description: The text of C(conf.d/mlflow.conf).
     type: str
     required: true
   hba:
-    description: Lines for C(pg_hba.conf), before all others, as the first line that matches decides.
+    description:
+      - Lines for C(pg_hba.conf), before all others, as the first line that matches decides. Where C(# BEGIN mlops.mlflow) and
+        C(# END mlops.mlflow) stand, the lines between them are replaced instead, as M(ansible.builtin.blockinfile) does.
     type: list
     elements: str
     default: []
   ident:
-    description: Lines for C(pg_ident.conf), after all others.
+    description: Lines for C(pg_ident.conf), after all others, or between such marks.
     type: list
     elements: str
     default: []
@@ -59,8 +53,8 @@ notes:
 """
 
 EXAMPLES = r"""
-- name: Configure the cluster
-  mlops.mlflow.postgres_config:
+- name: Refuse settings that PostgreSQL would not start with
+  mlops.mlflow.postgres_config_check:
     version: "14"
     settings: |
       max_connections = 200
@@ -71,7 +65,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 paths:
-  description: The files that changed.
+  description: The files that differ from what is described.
   returned: always
   type: list
   elements: str
@@ -102,7 +96,7 @@ def read(path: str) -> str:
 
 
 def with_block(text: str, lines: list[str], first: bool) -> str:
-    """The text with our block where it stands already, else as the first or last of all."""
+    """The text as blockinfile leaves it: our block where it stands already, else as the first or last of all."""
     block = "".join(f"{line}\n" for line in ["# BEGIN mlops.mlflow", *lines, "# END mlops.mlflow"])
     if BLOCK.search(text):
         return BLOCK.sub(lambda _found: block, text, count=1)
@@ -186,19 +180,6 @@ class Trial:
         shutil.rmtree(self.root, ignore_errors=True)
 
 
-def write(module: AnsibleModule, path: str, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-        shutil.chown(temporary, "postgres", "postgres")
-        os.chmod(temporary, 0o640)
-        module.atomic_move(temporary, path)
-    finally:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
-
-
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -220,8 +201,8 @@ def main() -> None:
         hba: with_block(before[hba], params["hba"], first=True),
         ident: with_block(before[ident], params["ident"], first=False),
     }
-    changed = [path for path in after if after[path] != before[path]]
-    if changed:
+    paths = [path for path in after if after[path] != before[path]]
+    if paths:
         trial = Trial(module, params["version"], directory)
         try:
             trial.prepare(after)
@@ -230,13 +211,7 @@ def main() -> None:
             trial.remove()
         if refusal:
             module.fail_json(msg=f"PostgreSQL {params['version']} would not start with {params['source']} as set now, so correct this: {refusal}.")
-    if not module.check_mode:
-        if settings in changed and os.path.exists(settings):
-            write(module, f"{settings}.previous", before[settings])
-        for path in changed:
-            write(module, path, after[path])
-    diff = [{"before_header": path, "after_header": path, "before": before[path], "after": after[path]} for path in changed]
-    module.exit_json(changed=bool(changed), paths=changed, diff=diff)
+    module.exit_json(changed=False, paths=paths)
 
 
 if __name__ == "__main__":
