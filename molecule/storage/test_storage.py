@@ -185,13 +185,19 @@ class TestVolume:
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="the controller's root is needed: its files are nobody's on the host")
     def test_directory_of_a_file_server_is_left_as_it_serves(self, host) -> None:
-        """Root may not change its owner, but MLflow can write there, and nginx can read."""
+        """Root may not change its owner, but MLflow can write there, and nginx can read. It is mounted on demand."""
         served = CONTROLLER / "served"
         served.mkdir(exist_ok=True)
         served.chmod(0o777)
+        write(host, "/etc/systemd/system/srv-controller.mount", "[Mount]\nWhat=server:/export\nWhere=/srv/controller\nType=nfs\n")
+        write(host, "/etc/systemd/system/srv-controller.automount", "[Automount]\nWhere=/srv/controller\n[Install]\nWantedBy=multi-user.target\n")
+        host.check_output("systemctl daemon-reload && systemctl enable srv-controller.automount")
         variables = {"mlflow_artifacts_dir": "/srv/controller/served", "mlflow_artifacts_moved_from": VOLUME}
         deployed(variables)
         unchanged(variables)
+        order = host.check_output("systemctl show --property=After --value mlflow.service").split()
+        assert "srv-controller.automount" in order
+        assert "srv-controller.mount" not in order, "it would not be mounted while MLflow ends, which looks there"
         assert served.stat().st_mode & 0o7777 == 0o777 and served.stat().st_uid == 0
         run = client(host, "upload", "/srv/files/note.txt")
         assert sha256(host, client(host, "download", run, "note.txt")) == sha256(host, "/srv/files/note.txt")

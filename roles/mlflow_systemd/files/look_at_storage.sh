@@ -1,11 +1,12 @@
 #!/bin/sh
 # look_at_storage.sh ENVIRONMENT USER GROUP ARTIFACTS DIRECTORY...
-# Tell, without a change, where artifacts were before ("before PLACE"), whether MLflow can use their directory as it is
-# ("artifacts serve"), and where root may not make that true ("closed DIRECTORY").
+# Tell, without a change, which units mount on demand ("automount UNIT"), where artifacts were before ("before PLACE"), whether MLflow can use
+# their directory as it is ("artifacts serve"), and where root may not make that true ("closed DIRECTORY").
 set -u
 environment=$1 user=$2 group=$3 artifacts=$4
 shift 4
 
+systemctl list-unit-files --type=automount --no-legend --no-pager | sed 's/ .*//; s/^/automount /'
 sed -n 's/^MLFLOW_ARTIFACTS_DESTINATION="\(.*\)"$/before \1/p' "$environment" 2>/dev/null
 
 as() { # USER GROUP TEST...
