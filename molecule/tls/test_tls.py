@@ -262,8 +262,8 @@ def passphrase(company, top):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (wrong_key, "The certificate in mlflow_tls_certificate does not fit the key in mlflow_tls_key"),
-        (passphrase, "has a key with a passphrase, which nginx could not open"),
+        (wrong_key, "mlflow_tls_certificate, mlflow_tls_key: the certificate does not fit its key"),
+        (passphrase, "has a key with a passphrase, which a server could not open"),
         (lambda company, top: company.issue(top, "mlflow.test", last_day=0), "is refused by clients (certificate has expired): renew it"),
         (lambda company, top: company.issue(top, "mlflow.test", first_day=1), "is refused by clients (certificate is not yet valid)"),
         (lambda company, top: company.issue(top, "other.test"), "is not for the name mlflow.test: get one for all names"),
@@ -344,7 +344,7 @@ def test_none_serves_plain_http_alone(host):
 
 
 def test_acme_that_fails_leaves_what_is_there(host, acme):
-    host.run_expect([0], f"printf %s '{acme.file('/etc/pebble/ca.pem').content_string}' >/etc/ssl/acme-ca.pem")
+    host.run_expect([0], f"printf %s '{acme.file('/etc/pebble/fullchain.pem').content_string}' >/etc/ssl/acme-ca.pem")
     host.run_expect([0], f"curl --silent --cacert /etc/ssl/acme-ca.pem https://acme.test:15000/roots/0 >{ROOT}")
     hosts_file(acme, "127.0.0.1", "alias.test")
     run = deploy(ACME)

@@ -86,7 +86,7 @@ def test_booleans_and_numbers_are_read_converted(role):
     typed = {name for name, option in options.items() if option["type"] in ("bool", "int", "float")}
     converted = f"__{role.name}_typed"
     raw = {}
-    for file in sorted([*role.glob("*/*.yml"), *role.rglob("templates/**/*.j2")]):
+    for file in sorted([*role.rglob("*.yml"), *role.rglob("templates/**/*.j2")]):
         if file.parent.name == "meta":
             continue
         texts = [file.read_text()] if file.suffix == ".j2" else list(templates(load(file)))
