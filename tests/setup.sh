@@ -5,6 +5,7 @@
 #   tests/setup.sh mlflow   a real MLflow in .cache/mlflow, for the tests that talk to one
 #   tests/setup.sh mlflow 3.16.1   that release, as mlflow_venv locks it, in .cache/mlflow-3.16.1
 #   tests/setup.sh oldest   the oldest Python and ansible-core that the collection supports, in .cache/oldest
+#   tests/setup.sh controller  what requirements.txt gives to people with that Python, in .cache/controller
 #   tests/setup.sh targets  each Python that a target may have, in .cache/targets, with what the modules need there
 #   tests/setup.sh python 3.10   prints a Python of that version, downloaded where this machine has none
 #
@@ -135,6 +136,8 @@ case ${1:-dev} in
     fi ;;
   oldest)
     environment .cache/oldest requirements/oldest.txt 3.10 ;;
+  controller)
+    environment .cache/controller requirements/controller.txt 3.10 ;;
   targets)
     # The two packages that provide the library passlib, by turns.
     for target in 3.9:passlib 3.10:libpass 3.11:passlib 3.12:libpass 3.13:passlib 3.14:libpass; do

@@ -31,7 +31,10 @@ def test_the_host_is_bare(host):
         ({"mlflow_users": []}, "mlflow_users: it is empty, so nobody could log in"),
         ({"mlflow_user": "ml"}, "mlflow_user is called mlflow_os_user now: rename it in your inventory."),
         ({"mlflow_version": "9.9.9"}, "There are no locked requirements for MLflow 9.9.9: set mlflow_version to one of 3.16.1, 3.17.2"),
-        ({"mlflow_venv_min_free_mib": 99999999}, "MiB free and MLflow wants 99999999: free some, or set mlflow_home"),
+        (
+            {"mlflow_venv_min_free_mib": 99999999, "mlflow_home": "/srv/not/yet/mlflow"},
+            "MiB free and MLflow wants 99999999: free some, or set mlflow_home",
+        ),
         ({"mlflow_domain": "https://mlflow.test/"}, '"https://mlflow.test/" is not a host name'),
         ({"mlflow_systemd_workers": 9999}, "set mlflow_systemd_workers to at most"),
         ({"mlflow_systemd_pool_size": 60}, "and the database takes 100, of which 96 are MLflow's: lower mlflow_systemd_pool_size, or raise"),

@@ -7,10 +7,11 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from deployment import deployed, refused, unchanged
+from deployment import ROOT, deployed, refused, unchanged
 
 INVENTORY = Path(os.environ["MLFLOW_TEST_INVENTORY"])
 CREDENTIALS = INVENTORY / "credentials"
@@ -40,6 +41,21 @@ PROXY = {
     "/etc/nginx/mlflow.htpasswd": "alice:$apr1$x$y\n",
 }
 ENABLED = "/etc/nginx/sites-enabled/mlflow.conf"
+OTHER = "/etc/nginx/sites-available/mlflow"
+OTHER_ENABLED = "/etc/nginx/sites-enabled/mlflow"
+# As packages from nginx.org are made: one in place of all of the distribution's, without its modules.
+FOREIGN = """
+set -e
+mkdir -p /root/nginx/DEBIAN /root/nginx/usr/sbin
+cp /usr/sbin/nginx /root/nginx/usr/sbin/
+printf 'Package: nginx\\nVersion: 99.0-1\\nArchitecture: all\\nMaintainer: somebody\\nDescription: web server\\n' >/root/nginx/DEBIAN/control
+printf 'Provides: httpd\\nConflicts: nginx-common, nginx-core\\nReplaces: nginx-common, nginx-core\\n' >>/root/nginx/DEBIAN/control
+dpkg-deb --build /root/nginx >/dev/null
+export DEBIAN_FRONTEND=noninteractive
+apt-get purge --yes 'nginx*' 'libnginx*'
+apt-get install --yes /root/nginx.deb
+mkdir -p /etc/nginx && echo 'events {} http { server { listen 80; } }' >/etc/nginx/nginx.conf
+"""
 
 
 def leave(host, files: dict[str, str]) -> None:
@@ -52,6 +68,10 @@ def remove(host, files: dict[str, str]) -> None:
     for path, content in files.items():
         assert host.file(path).content_string == content, path
         host.run_expect([0], "rm %s", path)
+
+
+def install(host, package: str) -> None:
+    host.run_expect([0], "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends %s", package)
 
 
 def postgres(host, command: str) -> str:
@@ -88,6 +108,33 @@ def test_a_site_and_a_password_file_are_named(host):
     host.run_expect([0], "rm -r /etc/nginx")
 
 
+def test_an_nginx_that_cannot_take_the_site_is_refused(host):
+    """One with fewer modules, where the distribution has one, and one that is not the distribution's."""
+    install(host, "nginx-light")
+    if "--without-http_limit_req_module" in host.run("nginx -V").stderr:
+        refused(
+            "nginx is built without http_geo_module and http_limit_conn_module and http_limit_req_module, which the site needs: "
+            "install the package nginx-core in its place"
+        )
+    install(host, "nginx-core")
+    host.run_expect([0], "sh -c %s", FOREIGN)
+    refused("apt cannot install libnginx-mod-http-perl beside the nginx 1.")
+    host.run_expect([0], "apt-get purge --yes nginx && rm -rf /etc/nginx /root/nginx*")
+    install(host, "nginx")
+
+
+def test_another_site_for_the_name_is_named(host):
+    """By whatever file nginx has it; one that has others' names too is never moved."""
+    leave(host, {OTHER: SITE})
+    host.run_expect([0], f"ln -s {OTHER} {OTHER_ENABLED}")
+    refused(f"{OTHER_ENABLED} was not made by this deployment: move it away; or set mlflow_take_over to true")
+    host.run_expect([0], f"rm {OTHER_ENABLED}")
+    shared = {"/etc/nginx/conf.d/sites.conf": SITE + SITE.replace("mlflow.test", "shop.test")}
+    leave(host, shared)
+    refused("nginx has another site for mlflow.test on port 80, in /etc/nginx/conf.d/sites.conf, and would answer by that one: move it", TAKE_OVER)
+    remove(host, shared | {OTHER: SITE})
+
+
 def test_a_server_that_was_set_up_by_hand_is_named(host):
     leave(host, SERVER)
     refused("/opt/mlflow (requirements.txt, venv) was not made by this deployment: move it away, or set mlflow_home to other places; or set mlflow_take_over")
@@ -101,7 +148,7 @@ def test_a_server_that_was_set_up_by_hand_is_named(host):
 
 
 def test_a_database_of_another_program_is_named(host):
-    host.run_expect([0], "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends postgresql")
+    install(host, "postgresql")
     postgres(host, "createuser --createdb mlflow")
     refused("The login role mlflow of PostgreSQL may create databases or roles, or everything, and would lose that: set mlflow_database_user to a name that is")
     postgres(host, "psql -qc 'ALTER ROLE mlflow NOCREATEDB'")
@@ -117,12 +164,38 @@ def test_more_requirements_without_hashes_are_refused(tmp_path):
     refused(sentence, {"mlflow_venv_extra_requirements_file": f"{tmp_path}/extra.txt"})
 
 
-def test_what_is_taken_over_is_kept_beside(host):
-    """With the consent of one variable; and a database that somebody prepared, which is empty, needs none."""
-    leave(host, SERVER | PROXY)
+@pytest.fixture(scope="module")
+def by_su(host, tmp_path_factory) -> str:
+    """The inventory of a person who comes by SSH, has the password of root, and no sudo."""
+    top = tmp_path_factory.mktemp("su")
+    name, password = os.environ["MLFLOW_TEST_SERVER"], "correct horse battery"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", top / "key"], check=True)
+    install(host, "openssh-server")
+    host.run_expect([0], "useradd --create-home --shell /bin/bash person && echo 'root:%s' | chpasswd" % password)
+    host.run_expect([0], "install -d -o person -m 0700 /home/person/.ssh && echo %s >/home/person/.ssh/authorized_keys", (top / "key.pub").read_text())
+    come = f"-o ProxyCommand='podman exec -i {name} /usr/sbin/sshd -i' -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    server = {
+        "ansible_user": "person",
+        "ansible_ssh_private_key_file": str(top / "key"),
+        "ansible_ssh_common_args": come,
+        "ansible_become_method": "su",
+        "ansible_become_password": password,
+        "mlflow_domain": "mlflow.test",
+        "mlflow_credentials_dir": str(CREDENTIALS),
+        "mlflow_venv_extra_requirements_file": str(Path(__file__).with_name("extra.txt")),
+    }
+    groups = {group: {"hosts": {name: server}} for group in ("mlflow_database", "mlflow_tracking", "mlflow_proxy")}
+    (top / "inventory.yml").write_text(json.dumps(groups))
+    return str(top / "inventory.yml")
+
+
+def test_what_is_taken_over_is_kept_beside(host, by_su):
+    """With the consent of one variable, by somebody who becomes root by su; a database that somebody prepared, which is empty, needs none."""
+    leave(host, SERVER | PROXY | {OTHER: SITE})
+    host.run_expect([0], f"ln -s {OTHER} {OTHER_ENABLED}")
     host.run_expect([0], f"chmod 755 /opt/mlflow/venv/bin/mlflow; mkdir -p {os.path.dirname(ENABLED)} && ln -s ../sites-available/mlflow.conf {ENABLED}")
     host.run_expect([0], "systemctl daemon-reload && systemctl enable --now mlflow.service")
-    output = deployed(TAKE_OVER)
+    output = deployed(TAKE_OVER, inventory=by_su)
     for path in ["/opt/mlflow/requirements.txt", "/etc/mlflow/mlflow.env", "/etc/systemd/system/mlflow.service", *PROXY]:
         kept = re.search(f"{re.escape(path)}\\.{TIME}", output)
         assert kept, path
@@ -131,8 +204,59 @@ def test_what_is_taken_over_is_kept_beside(host):
     assert host.file(f"{kept}/notes.txt").content_string == "notes\n"
     for path in "/var/lib/mlflow/mlflow.db", "/opt/mlflow/venv/bin/mlflow":
         assert host.file(path).content_string == SERVER[path], "not ours to move"
+    kept = re.search(rf"{OTHER}\.{TIME}", output)[0]
+    assert (host.file(OTHER_ENABLED).exists, host.file(kept).linked_to, host.file(OTHER).content_string) == (False, OTHER, SITE)
     host.run_expect([0], "/opt/mlflow/current/bin/python -c 'import iniconfig'")  # of extra.txt, locked
+    unchanged(inventory=by_su)
+
+
+def test_the_oldest_ansible_deploys_too(host):
+    """That of people with Python 3.10."""
+    subprocess.run([ROOT / "tests/setup.sh", "controller"], check=True)
+    program = str(ROOT / ".cache/controller/bin/ansible-playbook")
+    assert "ansible-playbook [core 2.17." in subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    unchanged(program=program)
+    unchanged({}, "--check", "--diff", program=program)
+
+
+def test_a_bridge_that_appears_changes_nothing(host):
+    """As Docker makes one."""
+    serving = "systemctl show --property=MainPID mlflow nginx; cat /etc/nginx/mlflow/tls/current/fullchain.pem /etc/mlflow/mlflow.env"
+    before = host.check_output(serving)
+    host.run_expect([0], "ip link add docker0 type bridge && ip addr add 172.17.0.1/16 dev docker0 && ip link set docker0 up")
     unchanged()
+    assert host.check_output(serving) == before
+    host.run_expect([0], "ip link del docker0")
+
+
+def test_several_hosts_with_an_authority_each_are_refused(host, tmp_path):
+    """Two names of one server are enough, as nothing is to change."""
+    server = {"ansible_connection": "containers.podman.podman", "ansible_user": "root", "ansible_host": os.environ["MLFLOW_TEST_SERVER"]}
+    shared = {"mlflow_domain": "mlflow.test", "mlflow_venv_extra_requirements_file": str(Path(__file__).with_name("extra.txt"))}
+    hosts = {"one": {**server, **shared}, "two": {**server, **shared}}
+    groups = {group: {"hosts": hosts} for group in ("mlflow_database", "mlflow_tracking", "mlflow_proxy")}
+    (tmp_path / "inventory.yml").write_text(json.dumps(groups))
+    shutil.copytree(CREDENTIALS, tmp_path / "credentials")
+    refused(
+        f"one and two would each make a certificate authority of its own for mlflow.test, and clients trust one of them, {tmp_path}/credentials/"
+        "mlflow.test.ca.txt: set mlflow_tls to files, with one certificate for all of them, or give each an mlflow_domain of its own.",
+        inventory=str(tmp_path / "inventory.yml"),
+    )
+
+
+def test_an_administrator_who_was_taken_over_is_told_of(host):
+    """As an earlier version did with whom it found: the groups are left to people."""
+    host.run_expect([0], "usermod --append --groups sudo mlflow")
+    sentence = "MLflow runs as mlflow, who is in the group sudo and so has its rights: take the user out of it (gpasswd --delete mlflow sudo)."
+    assert sentence in deployed()
+    assert "sudo" in host.check_output("id -nG mlflow")
+    host.run_expect([0], "gpasswd --delete mlflow sudo; systemctl reload nginx")  # nginx reads groups when it starts
+
+
+def test_a_site_for_the_name_that_came_later_is_named(host):
+    leave(host, {OTHER_ENABLED: SITE})
+    refused(f"nginx has another site for mlflow.test on port 80, in {OTHER_ENABLED}, and would answer by that one")
+    remove(host, {OTHER_ENABLED: SITE})
 
 
 def test_a_second_deployment_on_the_host_is_refused(host):
@@ -184,7 +308,7 @@ def test_an_authority_that_clients_trust_is_not_replaced(host):
     before = kept.read_text()
     host.run_expect([0], "mv /etc/nginx/mlflow/tls/selfsigned /root/")
     refused(f"{kept} is of another certificate authority than this host will make, and clients that trust it would refuse this server")
-    host.run_expect([0], "mv /root/selfsigned /etc/nginx/mlflow/tls/")
+    host.run_expect([0], "mv /root/selfsigned /etc/nginx/mlflow/tls/; systemctl reload nginx")  # a directory that moved is new to nginx
     assert kept.read_text() == before
 
 

@@ -82,6 +82,9 @@ def test_rules_for_ssh_are_left_alone(host, by_ssh, came_from):
     ssh = ["22/tcp ALLOW 192.0.2.0/24", f"22/tcp ALLOW {came_from}"]
     assert rules(host) == sorted([*ssh, "443/tcp ALLOW Anywhere", "80/tcp ALLOW Anywhere"])
     deployment.unchanged(by_ssh, playbook=PLAYBOOK)
+    host.run_expect([0], "ufw allow 22/tcp")  # as an earlier version of this collection did
+    assert "ufw lets everybody come to port 22, which is SSH's, beside rules that say who may" in deployment.deployed(by_ssh, playbook=PLAYBOOK)
+    host.run_expect([0], "ufw delete allow 22/tcp")
     assert Path(host.check_output("ls /etc/ufw/user6.rules")).name and "tcp 22 ::/0" not in host.file("/etc/ufw/user6.rules").content_string
 
 

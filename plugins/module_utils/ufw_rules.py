@@ -79,3 +79,10 @@ def admits(rules: list[Rule], client: str, server: str, port: int, default: bool
             if not rule.narrowed:
                 return True
     return default
+
+
+def opened_beside(rules: list[Rule], port: int) -> bool:
+    """Whether one rule lets everybody in to a port beside others that say who may come."""
+    about = [rule for rule in rules if rule.action in ("allow", "limit") and rule.covers(port)]
+    everybody = [rule for rule in about if rule.action == "allow" and rule.is_for(port, rule.source) and not rule.source.prefixlen]
+    return bool(everybody) and any(rule.source.prefixlen and rule.ports != "any" for rule in about)

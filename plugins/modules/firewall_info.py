@@ -78,6 +78,11 @@ ssh_missing:
   type: list
   elements: dict
   sample: [{port: 22, source: any}]
+ssh_opened:
+  description: Those of RV(ssh_ports) that one rule opens for all beside other rules that say who may come.
+  returned: always
+  type: list
+  elements: int
 came_by:
   description: The address of the client, and address and port of the server, of the SSH connection that this module came by; empty where it came by none.
   returned: always
@@ -117,7 +122,7 @@ import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mlops.mlflow.plugins.module_utils.ufw_rules import Network, admits, parse
+from ansible_collections.mlops.mlflow.plugins.module_utils.ufw_rules import Network, admits, opened_beside, parse
 
 NET_ADMIN = 12
 EVERYBODY = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
@@ -240,6 +245,7 @@ def main() -> None:
         problem=problem,
         ssh_ports=sorted(ssh_ports),
         ssh_missing=[] if active or ssh_ruled else [shown(port, EVERYBODY[0]) for port in sorted(ssh_ports)],
+        ssh_opened=[port for port in sorted(ssh_ports) if any(opened_beside(rules[version], port) for version in rules)],
         came_by=(shut_out + connections + [{}])[0],
         admitted=not shut_out,
         missing=missing,

@@ -31,6 +31,16 @@ options:
     description: How names of the site that asks begin; empty for no question.
     type: str
     default: ""
+  names:
+    description: The host names that the site that asks is to answer for.
+    type: list
+    elements: str
+    default: []
+  ports:
+    description: The ports that it is to answer on.
+    type: list
+    elements: int
+    default: []
 """
 
 EXAMPLES = r"""
@@ -89,11 +99,17 @@ problem:
   returned: where it is installed
   type: str
 modules:
-  description: The modules that the configuration loads, or that are built in.
+  description: The modules that the configuration loads, and those that are built in though nginx leaves them out by default.
   returned: where it is installed
   type: list
   elements: str
-  sample: [modules/ngx_http_perl_module.so]
+  sample: [modules/ngx_http_perl_module.so, http_ssl_module]
+without:
+  description: The modules that nginx has by default, and that it was built without.
+  returned: where it is installed
+  type: list
+  elements: str
+  sample: [http_limit_req_module]
 includes:
   description: The patterns of what is included at the top, and in the block http.
   returned: where it is installed
@@ -126,15 +142,35 @@ clashes:
   type: list
   elements: str
   sample: ["/etc/nginx/sites-enabled/copy: mlops_mlflow_auth"]
+rivals:
+  description: Files of others that have a server for one of O(names) on one of O(ports).
+  returned: where it is installed
+  type: list
+  elements: dict
+  contains:
+    file:
+      description: The file, by the path that nginx reads it by.
+      type: path
+    name:
+      description: The name.
+      type: str
+    port:
+      description: The port.
+      type: int
+    alone:
+      description: Whether the file has nothing but what O(names) need, so that others miss nothing without it.
+      type: bool
+  sample: [{file: /etc/nginx/sites-enabled/mlflow, name: mlflow.example.com, port: 80, alone: true}]
 """
 
 import hashlib
 import os
 import re
 import time
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mlops.mlflow.plugins.module_utils.nginx_config import Config, port_of, walk
+from ansible_collections.mlops.mlflow.plugins.module_utils.nginx_config import Config, Directive, port_of, walk
 from ansible_collections.mlops.mlflow.plugins.module_utils.unit_times import PROPERTIES, changed_since, times
 
 DEFAULT_SITE = "/etc/nginx/sites-available/default"
@@ -178,12 +214,39 @@ def read_at(module: AnsibleModule) -> float:
     return min(read)
 
 
+def ports_of(server: Directive) -> set[int]:
+    return {port_of(one.words[1]) for one in server.inside if one.name == "listen" and len(one.words) > 1} or {80}
+
+
+def names_of(server: Directive) -> set[str]:
+    return {name.lower() for one in server.inside if one.name == "server_name" for name in one.words[1:]}
+
+
+def rivals(config: Config, mine: set[str], names: set[str], ports: set[int]) -> t.Iterator[dict[str, t.Any]]:
+    """Servers of others that nginx may choose in place of those in mine."""
+    inside = config.of("http")
+    for file in sorted({directive.file for directive in inside} - mine):
+        directives = [directive for directive in inside if directive.file == file]
+        servers = [directive for directive in directives if directive.name == "server"]
+        alone = (
+            {directive.name for directive in directives} <= {"server", "upstream", "map"}
+            and set().union(*map(names_of, servers)) <= names
+            and all(directive.file != file for directive in config.directives)
+        )
+        found = [(name, port) for server in servers for name in names_of(server) & names for port in ports_of(server) & ports]
+        if found:
+            name, port = min(found)
+            yield {"file": file, "name": name, "port": port, "alone": alone}
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "sites": {"type": "list", "elements": "path", "default": []},
             "files": {"type": "list", "elements": "path", "default": []},
             "prefix": {"type": "str", "default": ""},
+            "names": {"type": "list", "elements": "str", "default": []},
+            "ports": {"type": "list", "elements": "int", "default": []},
         },
         supports_check_mode=True,
     )
@@ -202,12 +265,7 @@ def main() -> None:
     mine = set(module.params["sites"])
     default = {DEFAULT_SITE, "/etc/nginx/sites-enabled/default"} if untouched(module, DEFAULT_SITE) else set()
     servers = [directive for directive in config.of("http") if directive.name == "server"]
-    ports = {
-        port
-        for server in servers
-        if server.file not in mine | default
-        for port in [port_of(one.words[1]) for one in server.inside if one.name == "listen" and len(one.words) > 1] or [80]
-    }
+    ports = {port for server in servers if server.file not in mine | default for port in ports_of(server)}
     prefix = re.compile(re.escape(module.params["prefix"]) + r"\w*")
     clashes = {
         f"{directive.file}: {found[0]}"
@@ -216,7 +274,7 @@ def main() -> None:
         for found in map(prefix.search, directive.words)
         if found
     }
-    modules = [one.words[1] for one in config.of() if one.name == "load_module"] + re.findall(r"--with-(http_perl_module)(?!=dynamic)", build)
+    modules = [one.words[1] for one in config.of() if one.name == "load_module"] + re.findall(r"--with-(http_\w+_module)(?!=dynamic)", build)
     running = read_at(module) if module.params["files"] else 0
     bucket = [one.words[1] for one in config.of("http") if one.name == "server_names_hash_bucket_size" and one.file not in mine]
     module.exit_json(
@@ -228,6 +286,7 @@ def main() -> None:
         group=user[-1],
         problem=err.strip() if code else "",
         modules=modules,
+        without=re.findall(r"--without-(http_\w+_module)", build),
         includes={name: [one.words[1] for one in config.of(*blocks) if one.name == "include"] for name, blocks in {"main": (), "http": ("http",)}.items()},
         hash_bucket_size=int(bucket[0]) if bucket else 0,
         server_names=sorted(
@@ -236,6 +295,7 @@ def main() -> None:
         ports=sorted(ports - {0}),
         newer=[path for path in module.params["files"] if running and changed_since(running, path)],
         clashes=sorted(clashes),
+        rivals=list(rivals(config, mine, {name.lower() for name in module.params["names"]}, set(module.params["ports"]))),
     )
 
 

@@ -78,7 +78,9 @@ options:
         description: The directory that it is moved to, where it may not stay beside its place.
         type: path
   user:
-    description: The system user of the deployment. One that a person logs in with makes the module fail, also with O(take_over).
+    description:
+      - The system user of the deployment. One that a person logs in with makes the module fail, also with O(take_over).
+      - One that the deployment has already, and that is in a group of administrators, such as C(sudo), is warned of.
     type: str
   group:
     description: The group of that user. One that has members makes the module fail.
@@ -234,17 +236,25 @@ def other_deployment(was: dict[str, str], wanted: dict[str, str], all_differ: bo
     )
 
 
+def rights(name: str) -> list[str]:
+    """Return the groups of administrators that a user is in."""
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        return []
+    return sorted({group.gr_name for group in grp.getgrall() if name in group.gr_mem or group.gr_gid == user.pw_gid} & ADMINISTRATORS)
+
+
 def person(name: str) -> str | None:
     """Say why an account is a person's."""
     try:
         user = pwd.getpwnam(name)
     except KeyError:
         return None
-    groups = {group.gr_name for group in grp.getgrall() if name in group.gr_mem or group.gr_gid == user.pw_gid}
     if os.path.basename(user.pw_shell) not in ("nologin", "false"):
         return f"has the login shell {user.pw_shell or '/bin/sh'}"
-    if groups & ADMINISTRATORS:
-        return f"is in the group {in_words(sorted(groups & ADMINISTRATORS))}"
+    if rights(name):
+        return f"is in the group {in_words(rights(name))}"
     if user.pw_dir.startswith("/home/") and os.path.isdir(user.pw_dir) and os.listdir(user.pw_dir):
         return f"has files in {user.pw_dir}"
     if user.pw_uid >= FIRST_PERSON:
@@ -327,6 +337,11 @@ def main() -> None:
         fault = account_refusal(params["user"], params["group"])
         if fault:
             module.fail_json(msg=fault)
+    elif params["user"] and params["state"] == "checked" and rights(params["user"]):  # an earlier version took over whom it found
+        module.warn(
+            f"MLflow runs as {params['user']}, who is in the group {in_words(rights(params['user']))} and so has its rights: take the user out of it "
+            f"(gpasswd --delete {params['user']} {rights(params['user'])[0]})."
+        )
 
     content = wanted if not params["user"] else {**wanted, "mlflow_os_user": params["user"]}
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"

@@ -14,10 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 Run = subprocess.CompletedProcess[str]
 
 
-def command(variables: dict[str, Any] | None = None, *options: str, playbook: str | Path = "site.yml", inventory: str = "") -> list[str]:
+def command(
+    variables: dict[str, Any] | None = None, *options: str, playbook: str | Path = "site.yml", inventory: str = "", program: str = "ansible-playbook"
+) -> list[str]:
     """The words of a run: `variables` go in by --extra-vars, with their types; `inventory` is that of the scenario by default."""
     inventory = inventory or os.environ["MLFLOW_TEST_INVENTORY"]
-    return ["ansible-playbook", str(ROOT / playbook), "--inventory", inventory, "--extra-vars", json.dumps(variables or {}), *options]
+    return [program, str(ROOT / playbook), "--inventory", inventory, "--extra-vars", json.dumps(variables or {}), *options]
 
 
 def deploy(variables: dict[str, Any] | None = None, *options: str, **where: Any) -> Run:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from ansible_collections.mlops.mlflow.plugins.module_utils.ufw_rules import admits, parse
+from ansible_collections.mlops.mlflow.plugins.module_utils.ufw_rules import admits, opened_beside, parse
 
 HERE = "192.0.2.1"
 ALL = "0.0.0.0/0"
@@ -61,3 +61,19 @@ def test_whose_rule_it_is() -> None:
     assert found.comment == "mlops.mlflow"
     assert found.is_for(443, ipaddress.ip_network("198.51.100.0/24"))
     assert not found.is_for(443, ipaddress.ip_network(ALL))
+
+
+@pytest.mark.parametrize(
+    "text, opened",
+    [
+        (rule("allow", "22", "10.20.0.0/16"), False),
+        (rule("allow", "22"), False),
+        (rule("allow", "22", "10.20.0.0/16") + rule("allow", "22"), True),
+        (rule("limit", "22", "10.20.0.0/16") + rule("allow", "22"), True),
+        (rule("allow", "22", "10.20.0.0/16") + rule("limit", "22"), False),
+        (rule("allow", "any", "10.20.0.0/16", "any") + rule("allow", "22"), False),
+        (rule("allow", "443", "10.20.0.0/16") + rule("allow", "22"), False),
+    ],
+)
+def test_what_is_opened_for_all_beside_rules_for_some(text: str, opened: bool) -> None:
+    assert opened_beside(parse(text), 22) == opened

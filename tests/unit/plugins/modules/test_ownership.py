@@ -134,3 +134,13 @@ def test_a_person_is_no_system_user(options: dict[str, t.Any]) -> None:
         answer = run("ownership", **options, user="root", group="nogroup", take_over=take_over)
         assert re.match("The user root has the login shell /.*: set mlflow_os_user to another name, such as mlflow-server.$", answer["msg"])
     assert not run("ownership", **options, user="nobody-has-it", group="nobody-has-it").get("failed")
+
+
+def test_rights_of_a_user_who_was_taken_over_are_told(options: dict[str, t.Any]) -> None:
+    """By a version that took whom it found."""
+    Path(options["mark"]).parent.mkdir()
+    Path(options["mark"]).write_text(json.dumps({**options["deployment"], "mlflow_os_user": "root"}))
+    answer = run("ownership", **options, user="root", group="nogroup")
+    assert not answer.get("failed")
+    sentence = "MLflow runs as root, who is in the group root and so has its rights: take the user out of it (gpasswd --delete root root)."
+    assert sentence in json.dumps(answer["warnings"])
