@@ -7,11 +7,9 @@ import base64
 import time
 
 import pytest
-from deployment import deployed
+from conftest import AUTHORITY, CURL, PASSWORD
 
 ARTIFACTS = "/var/lib/mlflow/artifacts"
-AUTHORITY = "/etc/nginx/mlflow/tls/selfsigned/ca.pem"
-PASSWORD = "correct horse battery"
 PIECES = 300
 # Sends so many pieces of 64 KiB through the public name, one each second until /root/hurry is there, and prints the status.
 UPLOAD = f"""
@@ -28,13 +26,6 @@ for number in range(pieces):
         time.sleep(1)
 print(connection.getresponse().status)
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server(host):
-    """Deployed as a user does."""
-    deployed({"mlflow_users": [{"name": "alice", "password": PASSWORD}]})
-    host.run_expect([0], "command -v curl || DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends curl")
 
 
 @pytest.fixture(autouse=True)
@@ -72,8 +63,7 @@ def status(host) -> str:
 
 def ask(host, path: str) -> str:
     """The status through the public name."""
-    curl = f"curl --silent --output /dev/null --write-out '%%{{http_code}}' --max-time 100 --cacert {AUTHORITY} --user %s https://mlflow.test%s"
-    return host.check_output(curl, f"alice:{PASSWORD}", path)
+    return host.check_output(f"{CURL} --output /dev/null --write-out '%%{{http_code}}' --max-time 100 https://mlflow.test%s", path)
 
 
 def processes(host) -> set[str]:
@@ -143,7 +133,7 @@ def test_long_lines_and_header_fields_are_answered(host, version):
     """Of an nginx as old as this platform's."""
     long = "x" * 40_000
     run = "run_ids=" + "&run_ids=".join(f"{number:032x}" for number in range(100))
-    curl = f"curl --silent --output /dev/null --write-out '%%{{http_code}} %%{{http_version}}' {version} --cacert {AUTHORITY} --user %s %s"
+    curl = f"{CURL} --output /dev/null --write-out '%%{{http_code}} %%{{http_version}}' {version} %s --header %s"
     expected = "200 1.1" if version == "--http1.1" else "200 2"
     for path, header in ((f"/ajax-api/2.0/mlflow/metrics/get-history-bulk-interval?metric_key=m&{run}", "x"), (f"{SEARCH}&{long}", "x"), (SEARCH, long)):
-        assert host.check_output(curl + " --header %s", f"alice:{PASSWORD}", f"https://mlflow.test{path}", f"X-Long: {header}") == expected
+        assert host.check_output(curl, f"https://mlflow.test{path}", f"X-Long: {header}") == expected
