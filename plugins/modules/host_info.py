@@ -154,6 +154,11 @@ units:
       started: 1764021600.5
       read: 1764108000.25
       newer: [/etc/nginx/nginx.conf]
+systemd:
+  description: The release of systemd.
+  returned: when units were asked for
+  type: int
+  sample: 252
 """
 
 import glob
@@ -229,6 +234,11 @@ def ask_units(module: AnsibleModule, names: list[str]) -> dict[str, dict[str, t.
     return answer
 
 
+def systemd_release(module: AnsibleModule) -> int:
+    _code, out, _err = module.run_command([module.get_bin_path("systemctl", required=True), "--version"], check_rc=True)
+    return int(out.split()[1])
+
+
 def main() -> None:
     lists, mappings = ("paths", "users", "units"), ("reads", "reads_at_start")
     module = AnsibleModule(
@@ -243,12 +253,11 @@ def main() -> None:
         for name, patterns in params[option].items():
             if not (isinstance(patterns, list) and all(isinstance(pattern, str) for pattern in patterns)):
                 module.fail_json(msg=f"{option} has no list of paths for {name}.")
-    module.exit_json(
-        changed=False,
-        paths=ask_paths(params["paths"]),
-        users=ask_users(params["users"]),
-        units=ask_units(module, list(dict.fromkeys([*params["units"], *params["reads"], *params["reads_at_start"]]))),
-    )
+    units = ask_units(module, list(dict.fromkeys([*params["units"], *params["reads"], *params["reads_at_start"]])))
+    answer: dict[str, t.Any] = {"paths": ask_paths(params["paths"]), "users": ask_users(params["users"]), "units": units}
+    if units:
+        answer["systemd"] = systemd_release(module)
+    module.exit_json(changed=False, **answer)
 
 
 if __name__ == "__main__":
