@@ -150,7 +150,7 @@ rivals:
   contains:
     file:
       description: The file, by the path that nginx reads it by.
-      type: path
+      type: str
     name:
       description: The name.
       type: str
