@@ -4,8 +4,8 @@
 #   tests/molecule.sh                             every platform of the default list that can be had here
 #   tests/molecule.sh PLATFORM...                 exactly these: one that cannot be had is a failure
 #   SCENARIOS='default tls' tests/molecule.sh     these scenarios on every platform; otherwise default on Ubuntu 22.04 and Debian 13,
-#                                                 security and tls on Debian 13, and each other scenario on the first one
-#   ALL=1 tests/molecule.sh                       default, security and tls on Debian 12 too, and the drills, which take long
+#                                                 tls on Debian 13, and each other scenario on the first one
+#   ALL=1 tests/molecule.sh                       default and tls on Debian 12 too, and the drills, which take long
 #   JOBS=1 tests/molecule.sh                      one at a time, not two
 #   TIMEOUT=50m tests/molecule.sh                 how long one scenario may take on one platform
 set -euo pipefail
@@ -47,7 +47,7 @@ if [[ " ${platforms[*]} " == *' debian12 '* && " ${platforms[*]} " != *' ubuntu2
 fi
 
 # Left to `make test-all`.
-drills='neighbours restart repair storage'
+drills='neighbours restart repair security storage'
 jobs=()
 if [ -n "${SCENARIOS:-}" ]; then
   for platform in "${platforms[@]}"; do for scenario in $SCENARIOS; do jobs+=("$scenario $platform"); done; done
