@@ -47,7 +47,7 @@ if [[ " ${platforms[*]} " == *' debian12 '* && " ${platforms[*]} " != *' ubuntu2
 fi
 
 # Left to `make test-all`.
-drills='neighbours restart repair security storage'
+drills='existing neighbours restart repair security storage'
 jobs=()
 if [ -n "${SCENARIOS:-}" ]; then
   for platform in "${platforms[@]}"; do for scenario in $SCENARIOS; do jobs+=("$scenario $platform"); done; done
