@@ -136,3 +136,11 @@ def test_no_list_of_a_role_holds_booleans_or_numbers():
 def test_readmes_are_up_to_date():
     run = subprocess.run([sys.executable, ROOT / "tests" / "role_readmes.py", "--check"], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+def test_runs_are_cut_off_at_tasks_that_are_there():
+    """The scenario names tasks, and a renamed one would be met after an hour only."""
+    named = re.findall(r'"(mlflow_\w+) : ([^"]+)"', (ROOT / "molecule/adversity/test_adversity.py").read_text())
+    assert named
+    for role, task in named:
+        assert any(f"name: {task}" in file.read_text() for file in (ROOT / "roles" / role / "tasks").glob("*.yml")), f"{role} : {task}"
