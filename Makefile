@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # Where Molecule deploys to; empty: each of ubuntu2204, debian12 and debian13 that can be had here.
 PLATFORMS ?=
-# Which of the folders under molecule/ run there; empty: default on each platform, the others on the first.
+# Which of the folders under molecule/ run there; empty: as tests/molecule.sh says.
 SCENARIOS ?=
 # Arguments for pytest, for instance PYTEST='-k htpasswd'.
 PYTEST ?=

@@ -214,9 +214,10 @@ def test_sockets_come_back_together(host):
     loop = "while :; do for name in mlflow wsgi; do curl --silent --max-time 20 --unix-socket /run/mlflow/$name.sock http://localhost/health; done; done"
     host.run_expect([0], "systemd-run --quiet --unit=asking sh -c %s", loop)
     host.run_expect([0], "systemctl start mlflow.service && systemctl restart mlflow.socket")
+    codes = [0, 1] if host.check_output("systemctl --version").startswith("systemd 249 ") else [0]
     for _count in range(5):
         time.sleep(1)
-        host.run_expect([0, 1], "systemctl restart mlflow.socket")
+        host.run_expect(codes, "systemctl restart mlflow.socket")
     host.run_expect([0], "systemctl stop asking")
     for name in ("mlflow", "wsgi"):
         curl = f"curl --silent --retry 30 --retry-delay 2 --retry-all-errors --max-time 60 --unix-socket /run/mlflow/{name}.sock http://localhost/health"

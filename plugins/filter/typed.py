@@ -44,6 +44,7 @@ _value:
   description:
     - The names with their typed values. A value that is of no such kind stays as it is.
     - C(problems) lists a sentence for each of those. It names C(mlflow_NAME) where that variable gave the value, else C(ROLE_NAME).
+      One more for each variable of the collection that is set by a name that it had before.
   type: dict
 """
 
@@ -62,6 +63,9 @@ BOOLEANS = {
 }
 # Division gives floats, in Ansible's templates too.
 NUMBERS = {int: re.compile(r"([0-9]+)(?:\.0+)?"), float: re.compile(r"([0-9]+(?:\.[0-9]+)?)")}
+
+
+RENAMED = {"mlflow_group": "mlflow_os_group", "mlflow_user": "mlflow_os_user"}
 
 
 class Kind(t.NamedTuple):
@@ -110,7 +114,7 @@ def variable_name(context: Context, role: str, key: str, value: t.Any) -> str:
 @pass_context
 def typed(context: Context, kinds: dict[str, dict[str, t.Any]], role: str) -> dict[str, t.Any]:
     values: dict[str, t.Any] = {}
-    problems: list[str] = []
+    problems = [f"{old} is called {new} now: rename it in your inventory." for old, new in RENAMED.items() if old in context]
     for name, variables in kinds.items():
         if name not in (*KINDS, *COLLECTIONS):
             raise AnsibleFilterError(f"typed: there is no kind {name}, but {', '.join((*KINDS, *COLLECTIONS))}.")

@@ -13,6 +13,7 @@ description:
   - Sorts the value of C(mlflow_users) into what the password file holds and what is wrong with it.
   - The rules for names and passwords are those of M(mlops.mlflow.htpasswd), but for one that a module cannot see. It gets text where YAML
     made a number, a boolean or a date of what was typed, such as C(0123456701234567) or C(no), and would hash another password.
+positional: hash_scheme, rounds, password_length
 options:
   _input:
     description: The users, each with C(name), and with C(password), C(password_hash) or neither, and C(state).
@@ -44,7 +45,7 @@ _value:
   description:
     - C(given) lists the users with a password or its hash, C(generated) the names of those with neither, C(names) those of both.
       Absent users are in none of them.
-    - C(problems) lists a sentence for each user who cannot be, without their password.
+    - C(problems) lists a sentence for each user who cannot be, without their password, and for what is wrong with the list or the hashing.
   type: dict
 """
 

@@ -37,8 +37,8 @@ def times(unit: dict[str, str]) -> Times:
     if unit["ActiveState"] in ("inactive", "failed"):
         return Times(0, 0)
     started, active, changed = (int(unit[f"{name}TimestampMonotonic"]) for name in ("InactiveExit", "ActiveEnter", "StateChange"))
-    # Units of other types have no ReloadResult.
-    reloaded = changed > active > started and unit.get("ReloadResult") == "success"
+    # Units of other types have no ReloadResult. One that is being stopped has changed its state by that.
+    reloaded = unit["ActiveState"] != "deactivating" and changed > active > started and unit.get("ReloadResult") == "success"
     boot = time.time() - time.monotonic()
     return Times(boot + started / 1e6, boot + (changed if reloaded else started) / 1e6)
 
@@ -48,4 +48,11 @@ def changed_since(when: float, path: str) -> bool:
 
     By ctime: a file that is restored from a backup, copied with `cp -p` or moved into place keeps the time of its modification.
     """
-    return any(ask(path).st_ctime > when for ask in (os.lstat, os.stat) if os.path.lexists(path) and (ask is os.lstat or os.path.exists(path)))
+
+    def changed(ask: t.Callable[[str], os.stat_result]) -> bool:
+        try:
+            return ask(path).st_ctime > when
+        except OSError:  # it is not there, or leads nowhere
+            return False
+
+    return changed(os.lstat) or changed(os.stat)

@@ -147,6 +147,8 @@ def check(certificate: str, key: str, names: t.Sequence[str]) -> tuple[str, str,
                 if "mismatch" not in error.verify_message:
                     return "time", f"is refused by clients ({error.verify_message}): renew it, or look at the clock of this host.", []
                 missing.append(name)
+            except ValueError:  # no name that a client could ask for, such as a..example.com
+                missing.append(name)
     except ssl.SSLError as error:
         if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
             return "key", "does not fit its key: give the key that it was made with.", []

@@ -219,7 +219,14 @@ def ports_of(server: Directive) -> set[int]:
 
 
 def names_of(server: Directive) -> set[str]:
-    return {name.lower() for one in server.inside if one.name == "server_name" for name in one.words[1:]}
+    """A server without a name has the empty one."""
+    return {name.lower() for one in server.inside if one.name == "server_name" for name in one.words[1:]} or {""}
+
+
+def shared(config: Config, file: str, directives: list[Directive]) -> bool:
+    """Whether another file uses an upstream or a variable that these directives make."""
+    made = [directive.words[-1] for directive in directives if directive.name in ("upstream", "map")]
+    return any(name in word for other in walk(config.directives) if other.file != file for word in other.words for name in made)
 
 
 def rivals(config: Config, mine: set[str], names: set[str], ports: set[int]) -> t.Iterator[dict[str, t.Any]]:
@@ -232,8 +239,12 @@ def rivals(config: Config, mine: set[str], names: set[str], ports: set[int]) -> 
             {directive.name for directive in directives} <= {"server", "upstream", "map"}
             and set().union(*map(names_of, servers)) <= names
             and all(directive.file != file for directive in config.directives)
+            and not shared(config, file, directives)
         )
-        found = [(name, port) for server in servers for name in names_of(server) & names for port in ports_of(server) & ports]
+        # .example.com is example.com, too
+        found = [
+            (name, port) for server in servers for name in {name.removeprefix(".") for name in names_of(server)} & names for port in ports_of(server) & ports
+        ]
         if found:
             name, port = min(found)
             yield {"file": file, "name": name, "port": port, "alone": alone}

@@ -168,11 +168,14 @@ def recorded(mark: str, signs: list[dict[str, str]]) -> dict[str, str] | None:
     """Return what the mark or the signs say of the deployment; None where there are neither."""
     if os.path.lexists(mark):
         try:
-            return dict(json.loads(read(mark)))
+            found = dict(json.loads(read(mark)))
+            if "mlflow_user" in found:
+                found["mlflow_os_user"] = found.pop("mlflow_user")  # its name before
+            return found
         except ValueError:  # cut off while it was written, or touched since
             return {}
-    found = [match for sign in signs if (match := re.search(sign["pattern"], read(sign["path"]), re.MULTILINE))]
-    return {name: value for match in found for name, value in match.groupdict().items()} if found else None
+    matches = [match for sign in signs if (match := re.search(sign["pattern"], read(sign["path"]), re.MULTILINE))]
+    return {name: value for match in matches for name, value in match.groupdict().items()} if matches else None
 
 
 def holds_files(path: str) -> bool:
@@ -333,17 +336,16 @@ def main() -> None:
         fault = refusal(params["paths"], found, variable)
     if fault and not params["take_over"]:
         module.fail_json(msg=fault)
-    if params["user"] and (was or {}).get("mlflow_os_user") != params["user"]:
-        fault = account_refusal(params["user"], params["group"])
+    user = params["user"]
+    if user and (was or {}).get("mlflow_os_user") != user:
+        fault = account_refusal(user, params["group"])
         if fault:
             module.fail_json(msg=fault)
-    elif params["user"] and params["state"] == "checked" and rights(params["user"]):  # an earlier version took over whom it found
-        module.warn(
-            f"MLflow runs as {params['user']}, who is in the group {in_words(rights(params['user']))} and so has its rights: take the user out of it "
-            f"(gpasswd --delete {params['user']} {rights(params['user'])[0]})."
-        )
+    elif user and params["state"] == "checked":  # an earlier version took over whom it found
+        for group in rights(user):
+            module.warn(f"MLflow runs as {user}, who is in the group {group} and so has its rights: take the user out of it (gpasswd --delete {user} {group}).")
 
-    content = wanted if not params["user"] else {**wanted, "mlflow_os_user": params["user"]}
+    content = wanted if not user else {**wanted, "mlflow_os_user": user}
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
     marked = read(mark) == text
     there = [entry["path"] for entry in params["paths"] if os.path.lexists(entry["path"])]

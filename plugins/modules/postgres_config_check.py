@@ -80,7 +80,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-BLOCK = re.compile(r"^# BEGIN mlops\.mlflow\n.*?^# END mlops\.mlflow\n", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^# BEGIN mlops\.mlflow\n.*?^# END mlops\.mlflow(?:\n|\Z)", re.MULTILINE | re.DOTALL)
 # A trial's server says these when all is well.
 USUAL = re.compile(r"LOG: +(starting PostgreSQL|listening on|ending log output|redirecting log output|database system|received)")
 # Before any setting is read, lines begin with the usual prefix.

@@ -98,13 +98,6 @@ EXAMPLES = r"""
         state: link
         target: /etc/nginx/sites-available/example
     test: nginx -t
-
-- name: Restart where the service runs with something older
-  ansible.builtin.systemd_service:
-    name: example.service
-    state: restarted
-    daemon_reload: true
-  when: written.newest > started
 """
 
 RETURN = r"""
@@ -114,11 +107,6 @@ paths:
   type: list
   elements: str
   sample: [/etc/systemd/system/example.service]
-newest:
-  description: When the youngest of the files and links was last modified, in seconds since 1970; 0 without any.
-  returned: always
-  type: float
-  sample: 1764021600.5
 """
 
 import contextlib
@@ -275,7 +263,6 @@ def main() -> None:
     test = module.params["test"]
     paths: list[str] = []
     diffs: list[dict[str, t.Any]] = []
-    times = [0.0]
     with all_or_none([entry["path"] for entry in module.params["entries"]]) if test else contextlib.nullcontext():
         for entry in module.params["entries"]:
             if not os.path.isabs(entry["path"]):
@@ -285,8 +272,6 @@ def main() -> None:
             entry["mode"] = entry["mode"] or {"file": "0644", "directory": "0755"}.get(entry["state"])
             try:
                 changed, diff = apply(module, entry)
-                if entry["state"] in ("file", "link") and os.path.lexists(entry["path"]):
-                    times.append(os.lstat(entry["path"]).st_mtime)
             except OSError as error:
                 module.fail_json(msg=f"{entry['path']} cannot be written: {error.strerror}.", changed=bool(paths), paths=paths)
             if changed:
@@ -297,7 +282,7 @@ def main() -> None:
             code, out, err = module.run_command(test)
             if code:
                 module.fail_json(msg=f"{test} fails with what was to be written, so all is as it was before: {(err or out).strip()}", rc=code)
-    module.exit_json(changed=bool(paths), paths=paths, newest=max(times), diff=diffs)
+    module.exit_json(changed=bool(paths), paths=paths, diff=diffs)
 
 
 if __name__ == "__main__":

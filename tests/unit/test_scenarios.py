@@ -25,6 +25,23 @@ def test_every_test_of_a_scenario_is_run(scenario):
         assert test.name in verify or "/test_*.py" in verify or "tests.yml" in imported
 
 
+def test_the_tests_of_a_scenario_run_in_the_order_of_their_file(tmp_path):
+    """testinfra's host is a parameter of the module, and pytest puts those together that have it."""
+    tmp_path.joinpath("conftest.py").write_text((ROOT / "molecule/conftest.py").read_text())
+    tmp_path.joinpath("test_order.py").write_text(
+        "import pytest\n"
+        "def test_z(host): pass\n"
+        "def test_without(): pass\n"
+        "@pytest.mark.parametrize('number', [2, 1])\n"
+        "def test_number(host, number): pass\n"
+        "def test_a(host): pass\n"
+    )
+    arguments = ["--collect-only", "--quiet", "--hosts=local://", "-p", "no:cacheprovider", "test_order.py"]
+    run = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    names = [line.split("::")[1] for line in run.stdout.splitlines() if "::" in line]
+    assert names == ["test_z[local]", "test_without", "test_number[local-2]", "test_number[local-1]", "test_a[local]"], run.stdout + run.stderr
+
+
 def play(directory: Path, name: str, *tasks: dict) -> None:
     """Under another callback than Ansible's own, which writes no recap."""
     directory.joinpath(name).write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": list(tasks)}]))

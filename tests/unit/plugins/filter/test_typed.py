@@ -91,3 +91,8 @@ def test_the_variable_that_a_person_set_is_named() -> None:
 def test_an_unknown_kind_is_an_error() -> None:
     with pytest.raises(AnsibleFilterError, match="there is no kind colour"):
         convert("colour", "red")
+
+
+def test_a_variable_by_the_name_that_it_had_before_is_told() -> None:
+    problems = convert("int", 1, mlflow_user="ml", mlflow_os_group="ml")["problems"]
+    assert problems == ["mlflow_user is called mlflow_os_user now: rename it in your inventory."]

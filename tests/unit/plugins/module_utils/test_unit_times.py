@@ -1,4 +1,4 @@
-# Copyright (c) 2026, The mlops.mlflow maintainers
+# Copyright: (c) The mlops.mlflow maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
@@ -34,8 +34,10 @@ def unit(state: str, changed: str, active: str = UP, result: str | None = "succe
         # started again: the old time stands until it is up
         (unit("activating", "11000000", active="5000000"), 10, 10),
         (unit("active", UP, result=None), 10, 10),
+        # since the stop began
+        (unit("deactivating", LATER), 10, 10),
     ],
-    ids=["started", "reloaded", "reload-failed", "starts", "restarts", "socket"],
+    ids=["started", "reloaded", "reload-failed", "starts", "restarts", "socket", "stops"],
 )
 def test_a_unit_that_runs(properties: dict[str, str], started: int, read: int) -> None:
     boot = time.time() - time.monotonic()

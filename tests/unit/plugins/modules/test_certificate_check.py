@@ -51,6 +51,11 @@ def test_all_names_that_it_is_not_for_are_told(tmp_path: Path) -> None:
     assert "is not for the name a.test:" in four_ways(**issue(tmp_path, "two"), names=["a.test"])["problem"]
 
 
+@pytest.mark.parametrize("name", ["a..test", ".a.test", f"{'a' * 64}.test"])
+def test_a_name_that_no_client_could_ask_for_is_told(tmp_path: Path, name: str) -> None:
+    assert f"is not for the name {name}:" in four_ways(**issue(tmp_path, "one"), names=["mlflow.test", name])["problem"]
+
+
 @pytest.mark.parametrize("kind", ["ec", "rsa"])
 def test_a_key_of_another_certificate(tmp_path: Path, kind: str) -> None:
     made = {**issue(tmp_path, "one"), "key": issue(tmp_path, "two", kind)["key"]}

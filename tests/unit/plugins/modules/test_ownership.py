@@ -129,6 +129,15 @@ def test_a_mark_that_was_cut_off_is_a_mark(options: dict[str, t.Any]) -> None:
     claimed(options)
 
 
+def test_a_mark_with_names_of_before_is_read(options: dict[str, t.Any]) -> None:
+    options["deployment"]["mlflow_os_user"] = "ml"
+    Path(options["mark"]).parent.mkdir(parents=True)
+    Path(options["mark"]).write_text(json.dumps({**options["deployment"], "mlflow_os_user": None, "mlflow_user": "ml"}))
+    assert not run("ownership", **options).get("failed")
+    claimed(options)
+    assert json.loads(Path(options["mark"]).read_text()) == options["deployment"]
+
+
 def test_a_person_is_no_system_user(options: dict[str, t.Any]) -> None:
     for take_over in False, True:
         answer = run("ownership", **options, user="root", group="nogroup", take_over=take_over)

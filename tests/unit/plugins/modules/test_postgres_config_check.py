@@ -19,6 +19,7 @@ NEW = "# BEGIN mlops.mlflow\nnew\n# END mlops.mlflow\n"
         ("theirs", False, "theirs\n" + NEW),
         (f"theirs\n{OLD}more\n", True, f"theirs\n{NEW}more\n"),
         (f"{NEW}theirs\n", True, f"{NEW}theirs\n"),
+        (f"theirs\n{OLD}".rstrip(), False, f"theirs\n{NEW}"),
     ],
 )
 def test_a_block_is_replaced_where_it_stands(before, first, after):
