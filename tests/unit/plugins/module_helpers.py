@@ -13,7 +13,9 @@ import sys
 import typing as t
 from pathlib import Path
 
-RUN_MODULE = Path(__file__).resolve().parents[2] / "support/run_module.py"
+ROOT = Path(__file__).resolve().parents[3]
+COLLECTIONS = ROOT / ".ansible/collections"
+RUN_MODULE = ROOT / "tests/support/run_module.py"
 
 
 def same_path() -> dict[str, str]:

@@ -9,17 +9,16 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.mlops.mlflow.tests.unit.plugins import module_helpers
+from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import COLLECTIONS
 from cryptography import x509
+from deployment import changed
 
-COLLECTIONS = Path(module_helpers.__file__).absolute().parents[5]
 PLAY = [
     {
         "hosts": "localhost",
@@ -57,7 +56,7 @@ def make(directory: Path, names: list[str], others: list[str], *options: str) ->
     """The tasks that changed something."""
     run = deploy(directory, names, others, *options)
     assert run.returncode == 0, run.stdout + run.stderr
-    return re.findall(r"TASK \[mlops.mlflow.mlflow_nginx : (.*?)\] \**\n(?:(?!TASK ).*\n)*?changed: ", run.stdout)
+    return [task.removeprefix("mlops.mlflow.mlflow_nginx : ") for task in changed(run)]
 
 
 def openssl(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -67,8 +66,9 @@ def openssl(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def sign(directory: Path, alternative: str, key: str, path: str, days: int = 825) -> Path:
     """A certificate that somebody with the authority's key signs."""
     (directory / "ext").write_text(f"{SIGNED}extendedKeyUsage=serverAuth\nsubjectAltName={alternative}\n")
-    openssl(directory, "req", "-new", "-key", key, "-subj", "/O=MLflow/CN=MLflow server", "-out", "r")
-    openssl(directory, "x509", "-req", "-in", "r", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", str(days), "-set_serial", "7", "-extfile", "ext", "-out", path)
+    openssl(directory, "req", "-new", "-key", key, "-subj", "/O=MLflow/CN=MLflow server", "-out", "r").check_returncode()
+    authority = ["-CA", "ca.pem", "-CAkey", "ca.key", "-set_serial", "7"]
+    openssl(directory, "x509", "-req", "-in", "r", *authority, "-days", str(days), "-extfile", "ext", "-out", path).check_returncode()
     return directory / path
 
 
@@ -81,13 +81,18 @@ def authority_of(directory: Path, constraints: str, days: int = 3650) -> None:
         f"nameConstraints=critical,{constraints}\n"
     )
     for name in "ca.key", "privkey.pem":
-        openssl(directory, "ecparam", "-genkey", "-noout", "-name", "prime256v1", "-out", name)
-    openssl(directory, "req", "-x509", "-new", "-key", "ca.key", "-config", "config", "-extensions", "ca", "-days", str(days), "-out", "ca.pem")
+        openssl(directory, "ecparam", "-genkey", "-noout", "-name", "prime256v1", "-out", name).check_returncode()
+    made = openssl(directory, "req", "-x509", "-new", "-key", "ca.key", "-config", "config", "-extensions", "ca", "-days", str(days), "-out", "ca.pem")
+    made.check_returncode()
+
+
+def is_address(name: str) -> bool:
+    return name[:1].isdigit() or ":" in name
 
 
 def trusted(authority: Path, certificate: Path, name: str = "") -> bool:
     """By a client that is strict, as Python 3.13 is, and by OpenSSL."""
-    check = ["-verify_ip" if name[:1].isdigit() or ":" in name else "-verify_hostname", name] if name else []
+    check = ["-verify_ip" if is_address(name) else "-verify_hostname", name] if name else []
     return openssl(authority.parent, "verify", "-x509_strict", "-CAfile", str(authority), *check, str(certificate)).returncode == 0
 
 
@@ -150,6 +155,12 @@ def test_the_certificate_is_for_names_and_addresses(made: Path) -> None:
     }
 
 
+def test_the_authority_signs_for_its_names(limited: Path) -> None:
+    """The control of the next test."""
+    alternatives = [f"{'IP' if is_address(name) else 'DNS'}:{name}" for name in names_in(limited / "fullchain.pem")]
+    assert trusted(limited / "ca.pem", sign(limited, ",".join(alternatives), "privkey.pem", "allowed.pem"))
+
+
 @pytest.mark.parametrize(
     "alternative", ["IP:192.0.2.1", "IP:10.1.2.4", "IP:2001:db8::1", "email:ceo@example.com", "URI:https://example.com/", "DNS:example.com", "DNS:mlflow.tes"]
 )
@@ -175,7 +186,7 @@ def test_a_new_address_makes_nothing(made: Path) -> None:
 def test_an_address_that_is_listed_is_signed_with_the_same_key(made: Path) -> None:
     place, old = made / "selfsigned", made / "old.pem"
     old.write_bytes((place / "ca.pem").read_bytes())
-    assert make(made, [*NAMES, "172.16.0.1"], HOST, "--check") == [AUTHORITY, CERTIFICATE]
+    assert make(made, [*NAMES, "172.16.0.1"], HOST, "--check") == [AUTHORITY]
     assert (place / "ca.pem").read_bytes() == old.read_bytes()
     assert make(made, [*NAMES, "172.16.0.1"], HOST) == [AUTHORITY, CERTIFICATE, FETCHED]
     assert same_key(place / "ca.pem", old)
@@ -193,6 +204,7 @@ def test_an_authority_for_all_addresses_keeps_its_key_and_its_clients(tmp_path: 
     assert make(tmp_path, ["mlflow.test"], ["10.9.9.9", "10.8.8.8"]) == [AUTHORITY, FETCHED]
     assert same_key(place / "ca.pem", client / "ca.pem")
     assert make(tmp_path, ["mlflow.test"], ["10.9.9.9"]) == [CERTIFICATE]
+    assert make(tmp_path, ["mlflow.test"], ["10.9.9.9"]) == []
     for authority in place / "ca.pem", client / "ca.pem":
         assert trusted(authority, client / "fullchain.pem", "10.8.8.8")
         for certificate in place / "fullchain.pem", client / "fullchain.pem":

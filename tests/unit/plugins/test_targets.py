@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Both modules on every Python that a target may have, with the oldest and the newest ansible-core that sends them."""
+"""The modules that need most of Python on every Python that a target may have, with the oldest and the newest ansible-core that sends them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from pathlib import Path
 
 import ansible
 import pytest
-from ansible_collections.mlops.mlflow.tests.unit.plugins import mlflow_server as servers
 from ansible_collections.mlops.mlflow.tests.unit.plugins.mlflow_server import DOMAIN, PASSWORD, USER, Mlflow, Nginx
-from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import RUN_MODULE
+from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import COLLECTIONS, ROOT, RUN_MODULE
 
-COLLECTIONS = Path(servers.__file__).absolute().parents[6]
 # Made by `tests/setup.sh targets`, which tells which versions cannot be had.
-PYTHONS = {path.name: path / "bin/python" for path in Path(__file__).resolve().parents[3].glob(".cache/targets/3.*")}
+PYTHONS = {path.name: path / "bin/python" for path in ROOT.glob(".cache/targets/3.*")}
 PLAYBOOK = [
     {
         "hosts": "all",
@@ -99,6 +97,20 @@ def test_health(module: Module, mlflow_server: Mlflow, nginx: Nginx, hanging_por
     ]:
         answer = module("mlflow_health", **options)
         assert answer["failed"] and message in answer["msg"], answer
+
+
+def test_certificate_check(module: Module, nginx: Nginx) -> None:
+    made = {"certificate": str(nginx.root / "server.pem"), "key": str(nginx.root / "server.key")}
+    text = {name: Path(path).read_text() for name, path in made.items()}
+    for form in made, text:
+        answer = module("certificate_check", **form, names=[DOMAIN])
+        assert (answer["problem"], answer["names"]) == ("", [DOMAIN])
+    for options, reason in (
+        ({**made, "names": ["other.test"]}, "name"),
+        ({**made, "key": str(nginx.root / "ca.key")}, "key"),
+        ({**made, "key": "/nowhere.key"}, "unreadable"),
+    ):
+        assert module("certificate_check", **options)["reason"] == reason
 
 
 def test_through_ansible(tmp_path: Path, nginx: Nginx) -> None:

@@ -16,10 +16,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.mlops.mlflow.tests.unit.plugins import mlflow_server
+from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import COLLECTIONS, ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
-COLLECTIONS = Path(mlflow_server.__file__).absolute().parents[6]
 TYPES = ("bool", "int", "float")
 WORDS = {True: ["yes", "true", "on", "True", "1"], False: ["no", "false", "off", "False", "0"]}
 NUMBER = 77  # a port, a percentage and a count

@@ -21,11 +21,9 @@ from pathlib import Path
 import ansible
 import pytest
 from ansible_collections.mlops.mlflow.plugins.module_utils.htpasswd import Hashing, identify
-from ansible_collections.mlops.mlflow.tests.unit.plugins import htpasswd_helpers
 from ansible_collections.mlops.mlflow.tests.unit.plugins.htpasswd_helpers import QUICK, four_ways, run, snapshot
-from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import RUN_MODULE
+from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import COLLECTIONS, RUN_MODULE
 
-COLLECTIONS = Path(htpasswd_helpers.__file__).absolute().parents[6]
 SECRET = "correct horse"
 HASH = Hashing("bcrypt", 4).hash(SECRET).decode()
 OTHER_HASH = Hashing("sha512_crypt", 1000).hash(SECRET).decode()
