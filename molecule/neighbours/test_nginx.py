@@ -167,13 +167,6 @@ def test_the_user_of_nginx_is_asked_for(host):
     unchanged()
 
 
-def test_a_bridge_that_appears_changes_nothing(host):
-    host.run_expect([0], "ip link add docker0 type bridge && ip addr add 172.17.0.1/16 dev docker0 && ip link set docker0 up")
-    unchanged()
-    host.run_expect([0], "ip link del docker0")
-    unchanged()
-
-
 def test_what_was_there_before_is_there_still(host):
     survives(host)
     assert ASK and "Welcome to nginx" in host.check_output("python3 -c 'import urllib.request as u; print(u.urlopen(\"http://127.0.0.1/\").read().decode())'")
