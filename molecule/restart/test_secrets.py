@@ -11,11 +11,18 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import AUTHORITY, CURL, PASSWORD
+from conftest import AUTHORITY, CURL, PASSWORD, USERS
+from deployment import deployed
 
 SECRET = "a secret of a user"
 PORT = "8099"
 PROGRAMS = Path(__file__).parent / "programs"
+# The other end of a webhook and of the gateway is on the same host.
+ALLOWED = {"ALLOWED_SCHEMES": "http", "ALLOW_PRIVATE_IPS": "true"}
+NETWORK = {
+    "mlflow_systemd_network": ["any"],
+    "mlflow_systemd_environment": {f"{prefix}_{name}": value for prefix in ("MLFLOW_WEBHOOK", "MLFLOW_GATEWAY_API_BASE") for name, value in ALLOWED.items()},
+}
 
 
 def client(host, program: str, *words: str) -> list[str]:
@@ -36,6 +43,7 @@ def client(host, program: str, *words: str) -> list[str]:
 @pytest.fixture(scope="module")
 def webhook(host) -> str:
     """Its id; MLflow was restarted after it and the key of the gateway were stored."""
+    deployed(USERS | NETWORK)
     host.run_expect([0], f"systemd-run --quiet --unit=listener python3 -c %s {PORT} /root/asked", (PROGRAMS / "listener.py").read_text())
     *_warnings, webhook = client(host, "keep.py", f"http://127.0.0.1:{PORT}", SECRET)
     host.run_expect([0], "systemctl restart mlflow.service")
@@ -65,7 +73,7 @@ def test_the_gateway_uses_its_key(host, webhook):
 
 
 def test_the_constant_of_mlflow_does_not_open_the_key(host, webhook):
-    """The passphrase of this host does, which the controller has too."""
+    """The passphrase of this host does."""
     question = "SELECT encode(wrapped_dek, 'hex'), kek_version FROM secrets"
     wrapped, version = host.check_output("su postgres -s /bin/sh -c %s", f'psql -XAtd mlflow -F " " -c "{question}"').split()
     (passphrase,) = re.findall('(?m)^MLFLOW_CRYPTO_KEK_PASSPHRASE="(.*)"$', host.file("/etc/mlflow/secrets.env").content_string)

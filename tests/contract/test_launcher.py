@@ -250,7 +250,7 @@ def test_restart_fails_nothing(launch):
         time.sleep(2)
 
 
-def test_serves_where_mlflow_has_no_telemetry_client():
+def test_sends_nothing_where_mlflow_has_no_telemetry_client():
     """A release may have it elsewhere, or no more."""
     code = f"""
 import sys
