@@ -5,7 +5,7 @@
 #   tests/molecule.sh PLATFORM...                 exactly these: one that cannot be had is a failure
 #   SCENARIOS='default tls' tests/molecule.sh     these scenarios on every platform; otherwise default on Ubuntu 22.04 and Debian 13,
 #                                                 tls on Debian 13, and each other scenario on the first one
-#   ALL=1 tests/molecule.sh                       default and tls on Debian 12 too, and the drills, which take long
+#   ALL=1 tests/molecule.sh                       the drills too, which take long, and default, security and tls on Debian 12
 #   JOBS=1 tests/molecule.sh                      one at a time, not two
 #   TIMEOUT=50m tests/molecule.sh                 how long one scenario may take on one platform
 set -euo pipefail
@@ -30,13 +30,42 @@ if [ $# = 0 ]; then
   [ ${#platforms[@]} -gt 0 ] || { say 'no platform can be had here'; exit 1; }
 fi
 
-# One image after the other: building them is bound to the processor.
-for platform in "${platforms[@]}"; do molecule/shared/image.sh "$platform" >/dev/null; done
+# Prints "SCENARIO PLATFORM" for each job; with an argument, for those of ALL=1.
+jobs_of() {
+  local all=${1:-} drills=' existing neighbours restart repair security storage ' scenario on platform
+  # The long ones first.
+  for scenario in adversity security tls default $(ls molecule); do
+    [ -e "molecule/$scenario/molecule.yml" ] || continue
+    if [ -z "$all" ] && [[ $drills == *" $scenario "* ]]; then continue; fi
+    case $scenario in
+      default)
+        on=("${platforms[@]}")
+        # Debian 12 lies between the other two.
+        if [ -z "$all$named" ] && [[ " ${on[*]} " == *' ubuntu2204 '*' debian13 '* ]]; then on=(ubuntu2204 debian13); fi
+        ;;
+      security | tls) mapfile -t on < <(printf '%s\n' "${platforms[@]}" | grep -xE "debian${all:+12|debian}13" || echo "${platforms[0]}") ;;
+      *) on=("${platforms[0]}") ;;
+    esac
+    for platform in "${on[@]}"; do echo "$scenario $platform"; done
+  done | awk '!seen[$0]++'
+}
 
-# Ubuntu 22.04 brings Python 3.10. Where it is not deployed to, Debian 12 lends itself, with a Python 3.10 of this machine.
+named=$*
+jobs=() left=()
+if [ -n "${SCENARIOS:-}" ]; then
+  for platform in "${platforms[@]}"; do for scenario in $SCENARIOS; do jobs+=("$scenario $platform"); done; done
+else
+  mapfile -t jobs < <(jobs_of "${ALL:-}")
+  mapfile -t left < <(jobs_of 1 | grep -vxFf <(printf '%s\n' "${jobs[@]}"))
+fi
+
+# One image after the other: building them is bound to the processor.
+for platform in $(printf '%s\n' "${jobs[@]#* }" | sort -u); do molecule/shared/image.sh "$platform" >/dev/null; done
+
+# Ubuntu 22.04 brings Python 3.10. Where default does not run on it, Debian 12 lends itself, with a Python 3.10 of this machine.
 python_mount=
 python_notice=
-if [[ " ${platforms[*]} " == *' debian12 '* && " ${platforms[*]} " != *' ubuntu2204 '* ]]; then
+if [[ " ${jobs[*]/%/,}" == *' default debian12,'* && " ${jobs[*]/%/,}" != *' default ubuntu2204,'* ]]; then
   if python=$(tests/setup.sh python 3.10 2>/dev/null) && prefix=$("$python" -c 'import sys; print(sys.base_prefix)') && [ "$prefix" != /usr ]; then
     say "default on debian12 runs MLflow with $python"
     python_mount=$prefix:/opt/python3.10:ro
@@ -44,31 +73,6 @@ if [[ " ${platforms[*]} " == *' debian12 '* && " ${platforms[*]} " != *' ubuntu2
     python_notice='NOT TESTED: no Python 3.10 can be had here (pyenv, uv)'
     say "NOTICE: Python 3.10: $python_notice"
   fi
-fi
-
-# Left to `make test-all`.
-drills='existing neighbours restart repair security storage'
-jobs=()
-if [ -n "${SCENARIOS:-}" ]; then
-  for platform in "${platforms[@]}"; do for scenario in $SCENARIOS; do jobs+=("$scenario $platform"); done; done
-else
-  # The long ones first.
-  for scenario in adversity security tls default $(ls molecule); do
-    [ -e "molecule/$scenario/molecule.yml" ] || continue
-    if [ -z "${ALL:-}" ] && [[ " $drills " == *" $scenario "* ]]; then continue; fi
-    case $scenario in
-      default)
-        on=("${platforms[@]}")
-        # Debian 12 lies between the other two.
-        if [ -z "${ALL:-}$*" ] && [[ " ${on[*]} " == *' ubuntu2204 '*' debian13 '* ]]; then on=(ubuntu2204 debian13); fi
-        ;;
-      security | tls) mapfile -t on < <(printf '%s\n' "${platforms[@]}" | grep -xE "debian${ALL:+12|debian}13" || echo "${platforms[0]}") ;;
-      *) on=("${platforms[0]}") ;;
-    esac
-    for platform in "${on[@]}"; do
-      [[ " ${jobs[*]/%/,} " == *" $scenario $platform, "* ]] || jobs+=("$scenario $platform")
-    done
-  done
 fi
 
 mkdir -p tests/output
@@ -120,7 +124,7 @@ for job in "${jobs[@]}"; do
   grep -E '=+ .*[0-9]+ (passed|failed|error).* in [0-9.]+s' "$log" | sed 's/^ *\(msg: \)*/  /' || true
   grep -A1 '^SCENARIO RECAP' "$log" | tail -n 1 | sed 's/^/  /' || true
 done
-[ -n "${ALL:-}${SCENARIOS:-}" ] || printf '%-28s %s\n' "$drills, Debian 12" 'left to make test-all'
+for job in "${left[@]}"; do printf '%-28s %s\n' "${job/ /-}" 'left to ALL=1 (make test-all)'; done
 for platform in "${missing[@]}"; do printf '%-28s %s\n' "$platform" 'NOT TESTED: no image can be had here'; done
 [ -z "$python_notice" ] || printf '%-28s %s\n' 'Python 3.10' "$python_notice"
 [ "$failed" = 0 ]

@@ -39,7 +39,7 @@ def problems(figures: Path, sequence: list[str]) -> list[str]:
         if (len(hosts), count) != (wanted, wanted):
             found.append(f"{name} ran {len(hosts)} times and did something in {count} of them, instead of {wanted} times.")
     if "idempotence" in sequence and deployed:
-        changed = {host: figures["changed"] for host, figures in deployed[-1].items() if figures["changed"]}
+        changed = {host: counts["changed"] for host, counts in deployed[-1].items() if counts["changed"]}
         found += [f"The second run changed {count} on {host}." for host, count in changed.items()]
     return found
 
