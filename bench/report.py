@@ -147,12 +147,12 @@ def markdown(results, by_hand):
 
 This deployment against that of the tutorials, side by side on one host in one run: `make bench` measures and writes this page.
 
-**The tutorial's** is typed as tutorials have it ([bench/tutorial.sh](../bench/tutorial.sh)): `pip install`, `mlflow server` with its four workers and its
+**The tutorial's** is set up by hand as tutorials describe ([bench/tutorial.sh](../bench/tutorial.sh)): `pip install`, `mlflow server` with its four workers and its
 job workers, nginx with `auth_basic` (apr1) and a plain `proxy_pass`. **This one** is what `site.yml` deploys, here without TLS as the tutorial's is, and
 with its default password hash (bcrypt, cost 12). Both have the same MLflow, 10,000 runs in a database of the same PostgreSQL, and the same nginx. The
-load comes from the same host over its loopback interface (wrk, curl), so it takes its share of the cores. Rounds are interleaved, figures are medians.
+load comes from the same host over its loopback interface (wrk, curl), so it uses part of the cores. Rounds are interleaved, figures are medians.
 
-Absolute figures are those of one machine: {it["cores"]} cores ({it["cpu"]}), {it["memory_gib"]} GiB of RAM, Linux {it["kernel"]}; {it["system"]} in a container
+Absolute figures are from one machine: {it["cores"]} cores ({it["cpu"]}), {it["memory_gib"]} GiB of RAM, Linux {it["kernel"]}; {it["system"]} in a container
 that boots systemd; {versions}; {it["date"]}, revision {it["revision"]}. Ratios carry over better.
 
 ## Targets
@@ -162,7 +162,7 @@ Several figures are in the order of the calls or numbers of clients named. CPU i
 ![How many times better than the tutorial's](performance.svg)
 """, f"\n{BEGIN}\n{by_hand}\n{END}\n", """
 ## Memory
-PSS in MB: what is shared counts once.
+PSS in MB: shared memory counts once.
 
 """, table(["", "this deployment", "tutorial", "×"], *(
         [f"MLflow, {when} ({of['ours']['processes']} and {of['tutorial']['processes']} processes)", of["ours"]["mb"], of["tutorial"]["mb"],
@@ -183,10 +183,10 @@ one client:
     ]
     parts += ["""
 ## Password check
-Requests per second. nginx computes the hash for each request where it does not remember the answer.
+Requests per second. nginx computes the hash for each request unless it remembers the result.
 
 """, table(["", "this deployment (bcrypt 12)", "tutorial (apr1)", "tutorial (bcrypt 12)"], *rows), """
-## Bound of what writes
+## Upper bound of writes
 Single-row commits per second that PostgreSQL makes on this disk (pgbench), beside the calls that commit:
 
 """, table(["clients", "pgbench", "log metric", "create run"], *(
@@ -237,8 +237,8 @@ By default this deployment serves HTTPS. The same calls right after the others, 
         typed, cold, second = deploy["tutorial"], deploy["cold"], deploy["second"]
         parts += ["""
 ## Deployment
-Seconds on a bare host with fresh package lists, everything downloaded, by `site.yml` with its defaults (proof included) and by the typed commands, which
-a script types without a pause.
+Seconds on a bare host with fresh package lists, everything downloaded, by `site.yml` with its defaults (end-to-end check included) and by the typed commands, which
+a script runs without a pause.
 
 """, table(["", "this deployment", "tutorial", "×"],
            ["cold, all of it", cold["seconds"], typed["seconds"], typed["seconds"] / cold["seconds"]],
