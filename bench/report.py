@@ -147,8 +147,8 @@ def markdown(results, by_hand):
 
 This deployment against that of the tutorials, side by side on one host in one run: `make bench` measures and writes this page.
 
-**The tutorial's** is set up by hand as tutorials describe ([bench/tutorial.sh](../bench/tutorial.sh)): `pip install`, `mlflow server` with its four workers and its
-job workers, nginx with `auth_basic` (apr1) and a plain `proxy_pass`. **This one** is what `site.yml` deploys, here without TLS as the tutorial's is, and
+**The tutorial's** is set up by hand as tutorials describe ([bench/tutorial.sh](../bench/tutorial.sh)): `pip install`, `mlflow server` with its four workers and
+its job workers, nginx with `auth_basic` (apr1) and a plain `proxy_pass`. **This one** is what `site.yml` deploys, here without TLS as the tutorial's is, and
 with its default password hash (bcrypt, cost 12). Both have the same MLflow, 10,000 runs in a database of the same PostgreSQL, and the same nginx. The
 load comes from the same host over its loopback interface (wrk, curl), so it uses part of the cores. Rounds are interleaved, figures are medians.
 
@@ -237,8 +237,8 @@ By default this deployment serves HTTPS. The same calls right after the others, 
         typed, cold, second = deploy["tutorial"], deploy["cold"], deploy["second"]
         parts += ["""
 ## Deployment
-Seconds on a bare host with fresh package lists, everything downloaded, by `site.yml` with its defaults (end-to-end check included) and by the typed commands, which
-a script runs without a pause.
+Seconds on a bare host with fresh package lists, everything downloaded, by `site.yml` with its defaults (end-to-end check included) and by the typed commands,
+which a script runs without a pause.
 
 """, table(["", "this deployment", "tutorial", "×"],
            ["cold, all of it", cold["seconds"], typed["seconds"], typed["seconds"] / cold["seconds"]],
