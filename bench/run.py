@@ -90,8 +90,8 @@ def write_inventory():
     INVENTORY.mkdir(parents=True, exist_ok=True)
     server = {"hosts": {SERVER: None}}
     variables = {
-        "ansible_connection": "containers.podman.podman",
-        "ansible_user": "root",
+        **yaml.safe_load((ROOT / ".config/molecule/config.yml").read_text())["provisioner"]["connection_options"],
+        "ansible_ssh_private_key_file": str(ROOT / ".cache/ssh_key"),
         "mlflow_domain": DOMAIN,
         # The test hosts share a cache of downloads; here each installer is to download for itself.
         "mlflow_venv_cache_dir": "/var/cache/bench/uv",

@@ -44,7 +44,7 @@ def by_ssh(host, tmp_path_factory) -> dict[str, str]:
     """Variables for a person who comes by SSH from the client host, and has sudo."""
     top = tmp_path_factory.mktemp("ssh")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", top / "key"], check=True)
-    host.run_expect([0], "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends openssh-server ufw")
+    host.run_expect([0], "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends ufw")
     host.run_expect([0], "id person || useradd --create-home --shell /bin/bash person; echo 'person ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/person")
     host.run_expect(
         [0],

@@ -46,8 +46,7 @@ def walls(own):
         SERVER,
         "sh",
         "-ec",
-        "DEBIAN_FRONTEND=noninteractive apt-get install --yes curl openssh-server >/dev/null;"
-        " echo Port 2022 >/etc/ssh/sshd_config.d/port.conf; systemctl restart ssh",
+        "DEBIAN_FRONTEND=noninteractive apt-get install --yes curl >/dev/null; echo Port 2022 >/etc/ssh/sshd_config.d/port.conf; systemctl restart ssh",
     )
     on(SERVER, "sh", "-c", ": >/var/log/nginx/mlflow.error.log")  # fail2ban would read of the tests before
     on(SERVER, "systemd-run", "--quiet", "--unit=elsewhere", "--collect", "python3", "-m", "http.server", "8099")
@@ -55,7 +54,12 @@ def walls(own):
     assert "changed=0" not in out
     yield
     deploy()
-    on(SERVER, "sh", "-ec", "ufw disable; systemctl stop elsewhere; systemctl disable --now fail2ban ssh")
+    on(
+        SERVER,
+        "sh",
+        "-ec",
+        "ufw disable; systemctl stop elsewhere; systemctl disable --now fail2ban; rm /etc/ssh/sshd_config.d/port.conf; systemctl restart ssh",
+    )
 
 
 def from_(address: str, raw: str, count: int = 1) -> list[int]:

@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 PATH=$PWD:$PATH # our podman
 
-packages='apt systemd systemd-sysv dbus python3 python3-apt sudo ca-certificates iproute2 procps'
+packages='apt systemd systemd-sysv dbus python3 python3-apt sudo openssh-server ca-certificates iproute2 procps'
 bundle=/etc/ssl/certs/ca-certificates.crt
 # Ubuntu's signing keys are not in Debian's archive: this package of Ubuntu's carries them, known by its hash.
 keyring_deb=http://archive.ubuntu.com/ubuntu/pool/main/u/ubuntu-keyring/ubuntu-keyring_2021.03.26_all.deb
