@@ -110,7 +110,7 @@ def ask(host, name: str) -> str:
 @pytest.mark.parametrize(
     ("task", "seconds"),
     [
-        ("mlflow_packages : Install the packages", 4),
+        ("mlflow_postgres : Install PostgreSQL", 4),
         ("mlflow_postgres : Write the settings", 0.5),
         ("mlflow_postgres : Create the database", 0.2),
         ("mlflow_venv : Install MLflow", 4),
