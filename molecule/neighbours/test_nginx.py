@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import time
 
+import deployment
 import pytest
-from proxy import ASK, GOOD, SITE, WRONG, ask, deployed, failed, file, refused, unchanged
+from proxy import ASK, GOOD, PLAYBOOK, SITE, WRONG, ask, deployed, failed, file, refused, unchanged
 
 # What tutorials call these things.
 SHOP = """
@@ -19,6 +23,9 @@ server { listen 80; server_name shop.test; return 200 $mlflow_auth_any; }
 """
 LONG = "ip-10-20-30-40.us-central1-a.c.a-project-with-a-long-name-123456.internal"
 LOGS = "/var/log/nginx/mlflow"
+ENABLED = "/etc/nginx/sites-enabled/zz-mlflow.conf"
+NONSENSE = {"mlflow_nginx_extra_directives": "nonsense on;"}
+REFUSAL = f'unknown directive "nonsense" in {ENABLED}'
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,9 +57,40 @@ def test_configuration_that_cannot_take_the_site_is_refused(host):
         refused("nginx reads a name of it in /etc/nginx/sites-enabled/copy: mlops_mlflow_flask: move that file")
 
 
+def written(host) -> str:
+    """What nginx reads of the site, with types, targets, owners and modes."""
+    found = "/etc/nginx/mlflow /etc/nginx/sites-available /etc/nginx/sites-enabled /etc/systemd/system/nginx.service.d"
+    return host.check_output(f"find {found} -printf '%p %y %l %u:%g %m\\n' | sort; find {found} -type f | sort | xargs sha256sum")
+
+
+def cut_off(host) -> None:
+    """A run writes a site that nginx refuses, and ends before nginx has tested it."""
+    waiting = f'#!/bin/sh\nif grep -qs nonsense {SITE}; then touch /run/waiting; sleep 600; fi\nexec /usr/sbin/nginx "$@"\n'
+    host.run_expect([0], "printf %%s %s >/usr/local/sbin/nginx && chmod +x /usr/local/sbin/nginx", waiting)
+    run = subprocess.Popen(deployment.command(NONSENSE, playbook=PLAYBOOK), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not host.file("/run/waiting").exists:
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.5)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    host.run("pkill --signal KILL --full '[A]nsiballZ'; pkill --signal KILL --full 'local/[s]bin/nginx'; pkill --full '[s]leep 600'")
+    host.run_expect([0], "rm /usr/local/sbin/nginx /run/waiting; grep -q nonsense %s", ENABLED)
+
+
 def test_a_site_that_nginx_refuses_is_never_enabled(host):
-    failed('unknown directive "nonsense" in /etc/nginx/sites-enabled/zz-mlflow.conf', {"mlflow_nginx_extra_directives": "nonsense on;"})
-    assert not host.file("/etc/nginx/sites-enabled/zz-mlflow.conf").exists
+    before = workers(host)
+    failed(REFUSAL, NONSENSE)
+    for path in ENABLED, SITE, "/etc/nginx/mlflow/mlflow_auth.pm", "/etc/nginx/mlflow/tls/current":
+        assert not host.file(path).exists and not host.file(path).is_symlink, path
+    assert workers(host) == before
+    survives(host)
+
+
+def test_a_site_that_a_run_enabled_before_it_was_cut_off_is_disabled(host):
+    cut_off(host)
+    failed(REFUSAL, NONSENSE)
+    assert not host.file(ENABLED).is_symlink
     survives(host)
 
 
@@ -66,10 +104,38 @@ def test_names_of_other_sites_are_theirs(host):
 
 
 def test_a_change_that_nginx_refuses_is_taken_back(host):
-    before = host.file(SITE).content_string
-    failed('unknown directive "nonsense" in /etc/nginx/sites-enabled/zz-mlflow.conf', {"mlflow_nginx_extra_directives": "nonsense on;"})
-    assert host.file(SITE).content_string == before
+    before, running = written(host), workers(host)
+    failed(REFUSAL, NONSENSE)
+    assert (written(host), workers(host)) == (before, running)
     survives(host)
+    unchanged()
+    deployed({"mlflow_nginx_extra_directives": "add_header X-Corrected yes;"})
+    assert "X-Corrected" in host.file(SITE).content_string
+    deployed()
+    assert written(host) == before, "no backup stays behind"
+
+
+def test_a_change_that_was_cut_off_before_the_test_is_taken_back(host):
+    before = written(host)
+    cut_off(host)
+    failed(REFUSAL, NONSENSE)
+    assert written(host) == before
+    survives(host)
+    cut_off(host)
+    deployed()
+    assert written(host) == before
+    unchanged()
+
+
+def test_what_was_changed_by_hand_is_as_written_again(host):
+    before = written(host)
+    files = f"{SITE} /etc/nginx/mlflow/mlflow_auth.pm /etc/systemd/system/nginx.service.d/mlflow.conf"
+    directories = "/etc/nginx/mlflow /etc/nginx/mlflow/tls /etc/nginx/mlflow/tls/selfsigned /etc/systemd/system/nginx.service.d"
+    host.run_expect([0], f"for file in {files}; do echo '# by hand' >>$file; done; chmod 640 {files} && chown www-data: {files}")
+    host.run_expect([0], f"chmod 700 {directories} && chown www-data: {directories}; ln -sfn files /etc/nginx/mlflow/tls/current; ln -sf shop {ENABLED}")
+    assert written(host) != before
+    deployed()
+    assert written(host) == before
     unchanged()
 
 

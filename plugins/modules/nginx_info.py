@@ -18,7 +18,7 @@ extends_documentation_fragment:
   - mlops.mlflow.attributes.info
 options:
   sites:
-    description: The files of the site that asks, and links to them. All other files are those of others.
+    description: The files of the site that asks, and links to them, by path or pattern. All other files are those of others.
     type: list
     elements: path
     default: []
@@ -163,6 +163,7 @@ rivals:
   sample: [{file: /etc/nginx/sites-enabled/mlflow, name: mlflow.example.com, port: 80, alone: true}]
 """
 
+import glob
 import hashlib
 import os
 import re
@@ -273,7 +274,7 @@ def main() -> None:
     config = Config(built(r"--conf-path=(\S+)", "/etc/nginx/nginx.conf"))
     code, _out, err = module.run_command([nginx, "-t", "-q"])
     user = config.last("user") or [built(r"--user=(\S+)", "nobody"), built(r"--group=(\S+)", "nogroup")]
-    mine = set(module.params["sites"])
+    mine = {path for pattern in module.params["sites"] for path in glob.glob(pattern)}
     default = {DEFAULT_SITE, "/etc/nginx/sites-enabled/default"} if untouched(module, DEFAULT_SITE) else set()
     servers = [directive for directive in config.of("http") if directive.name == "server"]
     ports = {port for server in servers if server.file not in mine | default for port in ports_of(server)}

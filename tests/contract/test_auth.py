@@ -74,10 +74,10 @@ class Nginx:
     def __init__(self, top: Path) -> None:
         self.top = top
         self.port, self.plain = free_port(), free_port()
-        self.rendered: dict[str, dict[str, str]] = {}
+        self.rendered: dict[str, str] = {}
 
-    def render(self, **variables: int) -> dict[str, str]:
-        """The role's site and what it includes, with the role's own defaults and variables, but for names, places and what a test sets."""
+    def render(self, **variables: int) -> str:
+        """The role's site with the role's own defaults and variables, but for names, places and what a test sets."""
         build = subprocess.run([program("nginx", "nginx"), "-v"], capture_output=True, text=True, check=True).stderr
         version = re.search(r"nginx/([0-9.]+)", build)[1]
         variables = {
@@ -97,35 +97,32 @@ class Nginx:
         }
         key = json.dumps(variables)
         if key not in self.rendered:
-            templates = {path.name.removesuffix(".j2"): path for path in NGINX_ROLE.glob("templates/include/*.j2")}
-            templates["mlflow.conf"] = NGINX_ROLE / "templates/mlflow.conf.j2"
             (self.top / "include").mkdir(exist_ok=True)
             shutil.copy(NGINX_ROLE / "files/mlflow_auth.pm", self.top / "include")
             play = self.top / "render.yml"
-            tasks = [{"ansible.builtin.template": {"src": str(path), "dest": f"{self.top}/include/{name}"}} for name, path in templates.items()]
-            play.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
+            task = {"ansible.builtin.template": {"src": f"{NGINX_ROLE}/templates/mlflow.conf.j2", "dest": f"{self.top}/include/mlflow.conf"}}
+            play.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
             command = [sys.executable, "-m", "ansible", "playbook", "--inventory=localhost,", "--connection=local", str(play)]
             command += [f"--extra-vars=@{NGINX_ROLE}/defaults/main.yml", f"--extra-vars=@{NGINX_ROLE}/vars/main.yml", f"--extra-vars={key}"]
             run = subprocess.run(command, cwd=ROOT, env={**os.environ, "ANSIBLE_HOME": f"{self.top}/ansible"}, capture_output=True, text=True, check=False)
             assert run.returncode == 0, run.stdout + run.stderr
-            self.rendered[key] = {name: (self.top / "include" / name).read_text() for name in templates}
+            self.rendered[key] = (self.top / "include/mlflow.conf").read_text()
         return self.rendered[key]
 
     def start(self, free: bool = False, **variables: int) -> None:
         """With free, anybody may try as often as they like."""
-        files = dict(self.render(**variables))
+        site = self.render(**variables)
         if free:
-            files["mlflow.conf"] = re.sub(r"  limit_req zone=mlops_mlflow_auth.*\n", "", files["mlflow.conf"])
-        # The templates' logs are fixed, and they listen on every address.
-        for name, there, here in (
-            ("listen.conf", rf"listen {self.port}([ ;])", rf"listen 127.0.0.1:{self.port}\1"),
-            ("listen.conf", rf"listen \[::\]:{self.port}.*;", ""),
-            ("mlflow.conf", "/var/log/nginx/", f"{self.top}/"),
+            site = re.sub(r"  limit_req zone=mlops_mlflow_auth.*\n", "", site)
+        # The template's logs are fixed, and it listens on every address.
+        for there, here in (
+            (rf"listen {self.port}([ ;])", rf"listen 127.0.0.1:{self.port}\1"),
+            (rf"listen \[::\]:{self.port}.*;", ""),
+            ("/var/log/nginx/", f"{self.top}/"),
         ):
-            assert re.search(there, files[name])
-            files[name] = re.sub(there, here, files[name])
-        for name, content in files.items():
-            (self.top / "include" / name).write_text(content)
+            assert re.search(there, site)
+            site = re.sub(there, here, site)
+        (self.top / "include/mlflow.conf").write_text(site)
         module = ""
         if variables.get("mlflow_nginx_remember_seconds", SECONDS):
             module = f"load_module {program('ngx_http_perl_module.so', 'libnginx-mod-http-perl', [Path('/usr/lib/nginx/modules')])};"
