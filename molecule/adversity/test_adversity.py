@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import time
 
 import pytest
-from deployment import changed, command, deploy, recap, said
+from deployment import changed, command, cut_off, deploy, recap, said
 
 GOOD = {"name": "alice", "password": "correct horse battery"}
 
@@ -42,6 +40,8 @@ def test_the_host_is_bare(host):
         ({"mlflow_systemd_threads": 8, "mlflow_systemd_workers": 3}, "120 connections during a restart and the database takes 100"),
         ({"mlflow_systemd_job_execution": "maybe"}, 'mlflow_systemd_job_execution is "maybe": set it to true or false.'),
         ({"mlflow_firewall": "8443"}, 'mlflow_firewall is "8443": set it to true or false.'),
+        ({"mlflow_fail2ban": "maybe"}, 'mlflow_fail2ban is "maybe": set it to true or false.'),
+        ({"mlflow_nginx_firewall": True}, "mlflow_nginx_firewall is called mlflow_firewall now: rename it in your inventory."),
         ({"mlflow_port": "8_443"}, 'mlflow_port is "8_443": set it to a port from 1 to 65535.'),
         ({"mlflow_http_port": True}, "mlflow_http_port is true: set it to a port from 1 to 65535, or to 0 for none."),
         ({"mlflow_postgres_allowed_networks": "10.0.0.0/8"}, "mlflow_postgres_allowed_networks is no list: write it as one, such as"),
@@ -128,16 +128,7 @@ def ask(host, name: str) -> str:
 )
 def test_a_run_is_cut_off(host, task, seconds):
     """The controller dies, and with it whatever it had started on the host."""
-    with subprocess.Popen(command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True) as run:
-        output = []
-        for line in run.stdout:
-            output.append(line)
-            if re.search(rf"TASK \[.*{re.escape(task)}", line):
-                time.sleep(seconds)
-                os.killpg(run.pid, signal.SIGKILL)
-                break
-        else:
-            pytest.fail(f"the run never came to {task}:\n{''.join(output)[-3000:]}")
+    cut_off(task, seconds)
     host.run("pkill --signal KILL --full 'AnsiballZ|/opt/mlflow/uv|/bin/mlflow --version|-m mlflow db'; pkill --signal KILL 'apt-get|dpkg'")
 
 

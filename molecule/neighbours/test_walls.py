@@ -12,7 +12,7 @@ from pathlib import Path
 
 import deployment
 import pytest
-from proxy import PLAYBOOK, ask, failed, file
+from proxy import PLAYBOOK, ask, deployed, failed, file, refused, unchanged
 
 CLIENT = os.environ["MLFLOW_TEST_CLIENT"]
 RELAY = """
@@ -83,7 +83,9 @@ def test_rules_for_ssh_are_left_alone(host, by_ssh, came_from):
     assert rules(host) == sorted([*ssh, "443/tcp ALLOW Anywhere", "80/tcp ALLOW Anywhere"])
     deployment.unchanged(by_ssh, playbook=PLAYBOOK)
     host.run_expect([0], "ufw allow 22/tcp")  # as an earlier version of this collection did
-    assert "ufw lets everybody come to port 22, which is SSH's, beside rules that say who may" in deployment.deployed(by_ssh, playbook=PLAYBOOK)
+    sentence = "ufw lets everybody come to port 22, which is SSH's, beside rules that say who may. If that is not meant, remove the rule: "
+    sentence += "ufw delete allow 22/tcp, or ufw delete allow 22"
+    assert sentence in deployment.deployed(by_ssh, playbook=PLAYBOOK)
     host.run_expect([0], "ufw delete allow 22/tcp")
     assert Path(host.check_output("ls /etc/ufw/user6.rules")).name and "tcp 22 ::/0" not in host.file("/etc/ufw/user6.rules").content_string
 
@@ -111,6 +113,15 @@ def test_addresses_that_may_come_are_those_of_the_firewall(host, by_ssh):
     assert rules(host) == sorted(["22/tcp ALLOW Anywhere", "443/tcp ALLOW 198.51.100.7", "80/tcp ALLOW Anywhere"])
 
 
+def test_ports_that_only_the_proxy_has_by_name_are_open(host, by_ssh):
+    """The firewall reads the variables of the other role too, with what they are by default."""
+    moved = {**by_ssh, "mlflow_nginx_port": 8443, "mlflow_nginx_http_port": 0, "mlflow_nginx_allow": ["192.0.2.0/24"]}
+    deployment.deployed(moved, playbook=PLAYBOOK)
+    assert rules(host) == sorted(["22/tcp ALLOW Anywhere", "8443/tcp ALLOW 192.0.2.0/24"])
+    deployment.deployed(by_ssh, playbook=PLAYBOOK)
+    assert rules(host) == sorted(["22/tcp ALLOW Anywhere", "443/tcp ALLOW Anywhere", "80/tcp ALLOW Anywhere"])
+
+
 def test_a_rule_that_shuts_nginx_out_is_refused(host, by_ssh):
     host.run_expect([0], "ufw deny 443/tcp")
     deployment.refused("ufw has a rule that lets nobody in to port 443: delete it", by_ssh, playbook=PLAYBOOK)
@@ -126,9 +137,62 @@ def test_a_firewall_that_does_not_come_up_is_off(host, by_ssh):
         assert "-P INPUT ACCEPT" in host.check_output("iptables -S")
 
 
+JAIL = "/etc/fail2ban/jail.d/mlflow.conf"
+BANS = {"mlflow_fail2ban": True}
+
+
+def attempts(host) -> str:
+    """As the fail2ban that runs counts them."""
+    return host.check_output("fail2ban-client get mlflow maxretry")
+
+
+def left(host) -> str:
+    """Files of a run's own, beside the jail."""
+    return host.check_output("ls -d /etc/fail2ban/jail.d/mlflow.conf?* /etc/fail2ban/jail.d/.* /tmp/tmp.* 2>/dev/null | grep -v '/[.]*$' || true")
+
+
 def test_bans_that_fail2ban_refuses_are_taken_back(host):
     host.run_expect([0], "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends fail2ban python3-systemd")
     with file(host, "/etc/fail2ban/jail.d/theirs.conf", "[theirs]\nenabled = true\nfilter = nowhere\n"):
-        failed("Unable to read the filter 'nowhere'", {"mlflow_fail2ban": True})
-        assert not host.file("/etc/fail2ban/jail.d/mlflow.conf").exists
+        failed("Unable to read the filter 'nowhere'", BANS)
+        assert not host.file(JAIL).exists
+        assert left(host) == ""
     assert ask(host).split()[0] == "401"
+
+
+def test_a_jail_of_somebody_else_is_refused_or_kept_beside(host):
+    host.run_expect([0], f"rm -f /etc/fail2ban/mlflow.json; printf '[mlflow]\nenabled = false\n' >{JAIL}")
+    refused(f"{JAIL} was not made by this deployment: move it away", BANS)
+    deployed({**BANS, "mlflow_take_over": True})
+    assert attempts(host) == "20"
+    host.run_expect([0], f"grep -qx 'enabled = false' {JAIL}.2*Z && rm {JAIL}.2*Z")
+    unchanged(BANS)
+
+
+def test_a_jail_that_fail2ban_refuses_leaves_the_one_before(host):
+    before = host.file(JAIL).content_string
+    with file(host, "/etc/fail2ban/jail.d/theirs.conf", "[theirs]\nenabled = true\nfilter = nowhere\n"):
+        failed("Unable to read the filter 'nowhere'", {**BANS, "mlflow_firewall_fail2ban_attempts": 9})
+        assert host.file(JAIL).content_string == before
+        assert left(host) == ""
+    assert attempts(host) == "20"
+
+
+def test_fail2ban_takes_a_jail_that_was_written_while_it_ran(host):
+    """As a run leaves it that was cut off before it restarted fail2ban, and a person who changed it by hand."""
+    seven = {**BANS, "mlflow_firewall_fail2ban_attempts": 7}
+    deployment.cut_off("mlflow_firewall : Ask whether fail2ban runs with something older", 0, seven, playbook=PLAYBOOK)
+    assert "maxretry = 7" in host.file(JAIL).content_string and attempts(host) == "20"
+    deployed(seven)
+    assert attempts(host) == "7"
+    unchanged(seven)
+    host.run_expect([0], f"sed -i 's/^maxretry = 7/maxretry = 8/' {JAIL}")
+    deployed({**BANS, "mlflow_firewall_fail2ban_attempts": 8})
+    assert attempts(host) == "8"
+
+
+def test_fail2ban_gets_a_jail_back_that_was_stopped(host):
+    host.run_expect([0], "fail2ban-client stop mlflow")
+    deployed(BANS)
+    assert attempts(host) == "20"
+    unchanged(BANS)

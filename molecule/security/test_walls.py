@@ -14,7 +14,7 @@ from attack import CLIENT, DOMAIN, FIGURES, GOOD, HERE, PORT, SCHEME, SERVER, US
 
 INVENTORY = os.environ["MLFLOW_TEST_INVENTORY"]
 VERSION = "/version"
-ON = {"mlflow_fail2ban": True, "mlflow_nginx_fail2ban_attempts": 6}
+ON = {"mlflow_fail2ban": True, "mlflow_firewall_fail2ban_attempts": 6}
 
 
 def deploy(**variables) -> str:

@@ -64,8 +64,14 @@ BOOLEANS = {
 # Division gives floats, in Ansible's templates too.
 NUMBERS = {int: re.compile(r"([0-9]+)(?:\.0+)?"), float: re.compile(r"([0-9]+(?:\.[0-9]+)?)")}
 
-
-RENAMED = {"mlflow_group": "mlflow_os_group", "mlflow_user": "mlflow_os_user"}
+RENAMED = {
+    "mlflow_group": "mlflow_os_group",
+    "mlflow_nginx_fail2ban": "mlflow_fail2ban",
+    "mlflow_nginx_fail2ban_attempts": "mlflow_firewall_fail2ban_attempts",
+    "mlflow_nginx_fail2ban_seconds": "mlflow_firewall_fail2ban_seconds",
+    "mlflow_nginx_firewall": "mlflow_firewall",
+    "mlflow_user": "mlflow_os_user",
+}
 
 
 class Kind(t.NamedTuple):

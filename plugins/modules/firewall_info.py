@@ -83,6 +83,7 @@ ssh_opened:
   returned: always
   type: list
   elements: int
+  sample: [22]
 came_by:
   description: The address of the client, and address and port of the server, of the SSH connection that this module came by; empty where it came by none.
   returned: always
@@ -198,6 +199,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     comment = module.params["comment"]
+    try:
+        allowed = [ipaddress.ip_network(source) for source in module.params["sources"]]
+    except ValueError as error:
+        module.fail_json(msg=f"sources: {error}: write addresses and networks such as 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32.")
     rules = {4: parse(text_of("/etc/ufw/user.rules")), 6: parse(text_of("/etc/ufw/user6.rules"))}
     every = rules[4] + rules[6]
 
@@ -223,7 +228,7 @@ def main() -> None:
     ipv6 = re.search(r"^IPV6=\"?no", text_of("/etc/default/ufw"), re.MULTILINE | re.IGNORECASE) is None
     missing, denied, wider, wanted = [], [], [], set()
     for port in module.params["ports"]:
-        sources = [] if port in module.params["shared"] else [ipaddress.ip_network(source) for source in module.params["sources"]]
+        sources = [] if port in module.params["shared"] else allowed
         wanted |= {(port, source) for source in sources or EVERYBODY}
         for source in sources or EVERYBODY[:1]:  # of which ufw makes both rules
             if (source.version == 4 or ipv6) and not any(rule.is_for(port, source) for rule in every):

@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +67,18 @@ def refused(sentence: str, variables: dict[str, Any] | None = None, *options: st
     assert run.returncode != 0, run.stdout[-4000:]
     assert sentence in said(run), run.stdout[-4000:]
     assert recap(run)["changed"] == 0, changed(run)
+
+
+def cut_off(task: str, seconds: float, variables: dict[str, Any] | None = None, **where: Any) -> None:
+    """A run whose controller dies so many seconds after it came to the task."""
+    words = command(variables, **where)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True) as run:
+        assert run.stdout
+        output = []
+        for line in run.stdout:
+            output.append(line)
+            if re.search(rf"TASK \[.*{re.escape(task)}", line):
+                time.sleep(seconds)
+                os.killpg(run.pid, signal.SIGKILL)
+                return
+    raise AssertionError(f"the run never came to {task}:\n{''.join(output)[-3000:]}")

@@ -50,12 +50,15 @@ def test_a_tutorial_is_not_taken_for_ours():
     unit = "[Service]\nUser=mlflow\nExecStart=/opt/mlflow/venv/bin/mlflow server --host 0.0.0.0\n"
     assert found("mlflow_systemd", {"mlflow.service": unit, "mlflow.env": "MLFLOW_BACKEND_STORE_URI=postgresql://mlflow@localhost/mlflow\n"}) == []
     assert found("mlflow_venv", {"uv.txt": "uv==0.4.0\n"}) == []
+    assert found("mlflow_firewall", {"jail }}": "[mlflow]\nenabled = true\nfilter = nginx-http-auth\nlogpath = /var/log/nginx/error.log\n"}) == []
     assert found("mlflow_postgres", {"pg_hba.conf": "local mlflow mlflow peer\n", "settings_file }}": ANSIBLE + "\nmax_connections = '200'\n"}) == []
 
 
 def test_the_rest_is_known():
     assert found("mlflow_venv", {"uv.txt": "uv==0.13.9 \\\n    --hash=sha256:16963d\n"}) == [{}]
     assert found("mlflow_nginx", {"mlflow_auth.pm": "package mlflow_auth;\n\n# Remembers\n"}) == [{}]
+    jail = f"{ANSIBLE}[mlflow]\nenabled = true\nfilter = nginx-http-auth\nbackend = polling\nlogpath = /var/log/nginx/mlflow.error.log\nport = 443,80\n"
+    assert found("mlflow_firewall", {"jail }}": jail}) == [{}]
     hba = "# BEGIN mlops.mlflow\nlocal mlflow mlflow peer map=mlflow\n# END mlops.mlflow\n"
     assert found("mlflow_postgres", {"pg_hba.conf": hba}) == [{"mlflow_database_name": "mlflow"}]
     assert found("mlflow_postgres", {"settings_file }}": ANSIBLE + "\npassword_encryption = 'scram-sha-256'\nshared_buffers = '256MB'\n"}) == [{}]

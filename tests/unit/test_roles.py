@@ -52,7 +52,7 @@ def test_variables_carry_the_name_of_their_role(role):
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_collection_variables_are_read_in_defaults_only(role):
     """And so a role can be taken alone, with its own variables."""
-    shared = re.compile(r"(?<![\w.])mlflow_(?!packages|postgres|venv|systemd|nginx|health|backup|schema)\w+ ?\|")
+    shared = re.compile(r"(?<![\w.])mlflow_(?!packages|postgres|venv|systemd|nginx|firewall_|health|backup|schema)\w+ ?\|")
     for file in role.rglob("*"):
         if file.suffix in (".yml", ".j2") and file.parent.name not in ("defaults", "meta"):
             assert not shared.findall(file.read_text()), file
@@ -111,12 +111,15 @@ def test_lists_and_mappings_are_checked(role):
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_short_names_of_booleans_and_numbers_follow_a_rule(role):
-    """The filter that converts them names the short one, where a person set that: mlflow_x for mlflow_nginx_x."""
+    """The filter that converts them names the short one, where a person set that: mlflow_x for mlflow_nginx_x.
+
+    Before it may come what another role has by the same end.
+    """
     defaults, options = (load(role / place) for place in ("defaults/main.yml", "meta/argument_specs.yml"))
     for name, option in options["argument_specs"]["main"]["options"].items():
         if option["type"] in ("bool", "int", "float"):
             others = {found for found in names(str(defaults[name])) if found.startswith("mlflow_") and not found.startswith(f"{role.name}_")}
-            assert others <= {name.replace(role.name, "mlflow", 1)}, name
+            assert others <= {name.replace(role.name, "mlflow", 1), *(name.replace(role.name, other.name, 1) for other in ROLES)}, name
 
 
 def test_no_list_of_a_role_holds_booleans_or_numbers():
@@ -149,8 +152,8 @@ def task_names(tasks: list[dict]) -> Iterator[str]:
 
 def test_runs_are_cut_off_at_tasks_that_are_there():
     """The scenario names tasks, and a renamed one would be met after an hour only."""
-    named = re.findall(r'"(mlflow_\w+) : ([^"]+)"', (ROOT / "molecule/adversity/test_adversity.py").read_text())
-    assert named
+    named = [found for file in ROOT.glob("molecule/*/test_*.py") for found in re.findall(r'"(mlflow_\w+) : ([^"]+)"', file.read_text())]
+    assert {"mlflow_nginx", "mlflow_firewall"} <= {role for role, _task in named}
     for role, task in named:
         found = {name for file in (ROOT / "roles" / role / "tasks").rglob("*.yml") for name in task_names(load(file))}
         assert task in found, f"{role} : {task}"

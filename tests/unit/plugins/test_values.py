@@ -34,7 +34,7 @@ FACTS = {
 }
 # What tasks would have registered.
 REGISTERED: dict[str, t.Any] = {
-    "__mlflow_nginx_auth_log": {"stat": {"exists": True}},
+    "__mlflow_firewall_host": {"paths": {}},
     "__mlflow_nginx_found": {"version": "1.18.0", "openssl": "3.0.2", "user": "www-data", "group": "www-data", "hash_bucket_size": 0, "server_names": []},
     "__mlflow_nginx_host": {"paths": {}},
     "__mlflow_postgres_asked": {"stdout": '{"others": [], "sized": false}'},
@@ -153,7 +153,7 @@ def text(role: str, choice: bool) -> dict[str, str]:
 
 
 def test_there_are_variables_of_every_role() -> None:
-    assert len(VARIABLES) >= 5 and all(VARIABLES.values()), VARIABLES
+    assert len(VARIABLES) >= 6 and all(VARIABLES.values()), VARIABLES
 
 
 @pytest.mark.parametrize("choice", [True, False])
@@ -186,7 +186,7 @@ def test_what_is_none_is_refused_by_the_name_that_was_set(runs: Runs) -> None:
             values = (WRONG[variables[name]][index % len(WRONG[variables[name]])] for index, name in enumerate(names))
             wrong[f"{role}.{kind}"] = dict(zip(chosen, values))
     runs.run({"wrong.json": in_json(wrong)})
-    assert "mlflow_port" in wrong["mlflow_nginx.short"]
+    assert "mlflow_port" in wrong["mlflow_nginx.short"] and "mlflow_firewall" in wrong["mlflow_firewall.short"]
     for host, values in wrong.items():
         said = runs.made(host)
         assert said.startswith("Refused: ")

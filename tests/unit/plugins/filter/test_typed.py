@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
+from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.mlops.mlflow.plugins.filter.typed import KINDS, FilterModule
+from ansible_collections.mlops.mlflow.plugins.filter.typed import KINDS, RENAMED, FilterModule
 from jinja2 import Environment
 
 typed = FilterModule().filters()["typed"]
+ROLES = Path(__file__).resolve().parents[4] / "roles"
 
 
 def convert(kind: str, value: t.Any, **variables: t.Any) -> dict[str, t.Any]:
@@ -96,3 +99,11 @@ def test_an_unknown_kind_is_an_error() -> None:
 def test_a_variable_by_the_name_that_it_had_before_is_told() -> None:
     problems = convert("int", 1, mlflow_user="ml", mlflow_os_group="ml")["problems"]
     assert problems == ["mlflow_user is called mlflow_os_user now: rename it in your inventory."]
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_each_name_of_before_is_told_with_the_one_that_is_read_now(old: str) -> None:
+    assert RENAMED[old] not in RENAMED
+    assert any(RENAMED[old] in file.read_text() for file in ROLES.glob("*/defaults/main.yml"))
+    assert not any(old in re.findall(r"\w+", file.read_text()) for file in ROLES.glob("*/defaults/main.yml"))
+    assert convert("int", 1, **{old: "x"})["problems"] == [f"{old} is called {RENAMED[old]} now: rename it in your inventory."]
