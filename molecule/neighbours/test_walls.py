@@ -191,6 +191,15 @@ def test_fail2ban_takes_a_jail_that_was_written_while_it_ran(host):
     assert attempts(host) == "8"
 
 
+def test_fail2ban_is_not_restarted_with_a_configuration_that_it_refuses(host):
+    host.run_expect([0], f"sed -i 's/^maxretry = 8/maxretry = 20/' {JAIL}")
+    with file(host, "/etc/fail2ban/jail.d/theirs.conf", "[theirs]\nenabled = true\nfilter = nowhere\n"):
+        failed("fail2ban goes on with what it has, and would not start again", BANS)
+        assert attempts(host) == "8"
+    deployed(BANS)
+    assert attempts(host) == "20"
+
+
 def test_fail2ban_gets_a_jail_back_that_was_stopped(host):
     host.run_expect([0], "fail2ban-client stop mlflow")
     deployed(BANS)
