@@ -122,7 +122,7 @@ def ask(host, name: str) -> str:
         ("mlflow_systemd : Create or migrate the schema", 6),
         ("mlflow_systemd : Start MLflow, or restart it where it runs with something older", 1),
         ("mlflow_nginx : Write the users", 1),
-        ("mlflow_nginx : Write the site, unless nginx would refuse its configuration then", 0.5),
+        ("mlflow_nginx : Write the site", 0.5),
     ],
     ids=lambda value: value.split(" : ")[-1] if isinstance(value, str) else "",
 )
