@@ -141,8 +141,8 @@ def test_the_next_run_finishes(host):
 def test_and_the_one_after_changes_nothing(host):
     run = deploy()
     assert "changed=0" in run.stdout, re.findall(r"TASK \[.*\]\W+changed: .*", run.stdout)
-    # What a run costs is its tasks. One of a host without another site has 149.
-    assert recap(run)["ok"] <= 155
+    # What a run costs is its tasks.
+    assert recap(run)["ok"] <= 165
 
 
 def test_a_repository_with_groups_and_facts_of_its_own_imports_the_playbook(tmp_path, monkeypatch):
