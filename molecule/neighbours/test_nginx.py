@@ -79,11 +79,9 @@ def cut_off(host) -> None:
 
 
 def test_a_site_that_nginx_refuses_is_never_enabled(host):
-    before = workers(host)
     failed(REFUSAL, NONSENSE)
     for path in ENABLED, SITE, "/etc/nginx/mlflow/mlflow_auth.pm", "/etc/nginx/mlflow/tls/current":
         assert not host.file(path).exists and not host.file(path).is_symlink, path
-    assert workers(host) == before
     survives(host)
 
 
