@@ -49,15 +49,19 @@ def post(path: str, body: dict) -> tuple[str, dict]:
     return head.split()[1], json.loads(body)
 
 
-def get_json(path: str) -> dict:
-    return json.loads(send([request("GET", path, GOOD)])[0].partition("\r\n\r\n")[2])
+def get_json(*paths: str) -> list[dict]:
+    """Also of an MLflow that is starting, for longer than send() waits."""
+    deadline = time.monotonic() + 120
+    while not all(answers := send([request("GET", path, GOOD) for path in paths])) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return [json.loads(answer.partition("\r\n\r\n")[2]) for answer in answers]
 
 
 def states(jobs: Iterable[str], until: str) -> list[str]:
     """As soon as the first job is where it is waited for, or has ended otherwise."""
-    asked, deadline = [request("GET", JOBS + job, GOOD) for job in jobs], time.monotonic() + 120
+    paths, deadline = [JOBS + job for job in jobs], time.monotonic() + 120
     while True:
-        found = [json.loads(answer.partition("\r\n\r\n")[2])["status"] for answer in send(asked)]
+        found = [answer["status"] for answer in get_json(*paths)]
         if found[0] in (until, "SUCCEEDED", "FAILED") or time.monotonic() > deadline:
             return found
         time.sleep(0.5)
@@ -169,7 +173,7 @@ def test_mlflow_serves_where_the_port_of_jobs_is_taken(host, asked_for):
 
 def test_telemetry_sends(host, asked_for):
     """What the server has to tell, from before its workers were forked, and what browsers do, through a worker."""
-    assert get_json(UI_TELEMETRY)["disable_ui_telemetry"] is False
+    assert get_json(UI_TELEMETRY)[0]["disable_ui_telemetry"] is False
     ids = {"installation_id": "an installation", "session_id": "a session"}
     record = {"event_name": "clicked", "timestamp_ns": time.time_ns(), "params": {"on": "this"}, **ids}
     assert post(UI_TELEMETRY, {"records": [record]}) == ("200", {"status": "success"})
@@ -196,7 +200,7 @@ def test_what_nobody_asked_for_is_off(host, telemetry):
     assert (status, "job execution feature is not enabled" in answer["detail"]) == ("500", True)
     assert host.run("pgrep --uid mlflow --full 'mlflow.server.jobs|huey'").stdout == ""
     assert host.check_output("ss -Hltn sport = :5000") == ""
-    assert get_json(UI_TELEMETRY)["disable_ui_telemetry"] is True
+    assert get_json(UI_TELEMETRY)[0]["disable_ui_telemetry"] is True
     record = {"event_name": "clicked", "timestamp_ns": time.time_ns(), "params": {}, "installation_id": "x", "session_id": "x"}
     assert post(UI_TELEMETRY, {"records": [record]}) == ("200", {"status": "disabled"})
     time.sleep(3)  # it would ask at once whether it may send
