@@ -83,7 +83,7 @@ def test_rules_for_ssh_are_left_alone(host, by_ssh, came_from):
     assert rules(host) == sorted([*ssh, "443/tcp ALLOW Anywhere", "80/tcp ALLOW Anywhere"])
     deployment.unchanged(by_ssh, playbook=PLAYBOOK)
     host.run_expect([0], "ufw allow 22/tcp")  # as an earlier version of this collection did
-    sentence = "ufw lets everybody come to port 22, which is SSH's, beside rules that say who may. If that is not meant, remove the rule: "
+    sentence = "ufw lets everybody come to port 22, the port of SSH, beside rules that say who may. If that is not meant, remove the rule: "
     sentence += "ufw delete allow 22/tcp, or ufw delete allow 22"
     assert sentence in deployment.deployed(by_ssh, playbook=PLAYBOOK)
     host.run_expect([0], "ufw delete allow 22/tcp")
