@@ -122,6 +122,14 @@ def test_short_names_of_booleans_and_numbers_follow_a_rule(role):
             assert others <= {name.replace(role.name, "mlflow", 1), *(name.replace(role.name, other.name, 1) for other in ROLES)}, name
 
 
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_what_is_registered_hides_no_variable_of_the_role(role):
+    """It would for the rest of the run, wherever the role comes once more."""
+    tasks = "".join(path.read_text() for path in (role / "tasks").rglob("*.yml"))
+    variables = {name for directory in ("defaults", "vars") for name in load(role / directory / "main.yml")}
+    assert variables & set(re.findall(r"\bregister: (\w+)", tasks)) == set()
+
+
 def test_no_list_of_a_role_holds_booleans_or_numbers():
     """Nothing would convert them."""
 
