@@ -67,6 +67,7 @@ http {{
     location /small/ {{ client_max_body_size 1m; proxy_pass http://unix:{mlflow}:/; }}
     location /no-put/ {{ if ($request_method = PUT) {{ return 403; }} proxy_pass http://unix:{mlflow}:/; }}
     location /no-delete/ {{ if ($request_method = DELETE) {{ return 403; }} proxy_pass http://unix:{mlflow}:/; }}
+    location /no-list/ {{ if ($arg_path) {{ return 500; }} proxy_pass http://unix:{mlflow}:/; }}
     location /slow-put/ {{
       if ($request_method = PUT) {{ proxy_pass http://127.0.0.1:{hanging}; }}
       proxy_pass http://unix:{mlflow}:/;
