@@ -49,7 +49,7 @@ def test_the_host_is_bare(host):
         ({"mlflow_database_name": "ML-flow"}, 'mlflow_postgres_database is "ML-flow": use lower case letters'),
         ({"mlflow_database_password": "short"}, "mlflow_postgres_password has 5 characters: give it at least 12"),
         ({"mlflow_postgres_version": "9.6"}, "PostgreSQL 9.6 is not supported: set mlflow_postgres_version to one of 14, 15, 16, 17"),
-        ({"mlflow_tls": "none"}, "mlflow_tls is none, and everybody on the way could read the passwords: set mlflow_accept_plain_http"),
+        ({"mlflow_tls": "none"}, "mlflow_tls is none, and passwords would cross the network in plain text: set mlflow_accept_plain_http"),
         ({"mlflow_tls": "files"}, "the certificate or its key is missing; set mlflow_tls_certificate and mlflow_tls_key"),
         ({"mlflow_allow": ["10.0.0.0/33"]}, "mlflow_allow: '10.0.0.0/33' does not appear to be an IPv4 or IPv6 network: write addresses and networks such as"),
         ({"mlflow_nginx_extra_directives": "satisfy # or\n 'any';\nallow 10.0.0.0/8;"}, "mlflow_nginx_extra_directives has satisfy any"),

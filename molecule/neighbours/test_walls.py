@@ -83,7 +83,7 @@ def test_rules_for_ssh_are_left_alone(host, by_ssh, came_from):
     assert rules(host) == sorted([*ssh, "443/tcp ALLOW Anywhere", "80/tcp ALLOW Anywhere"])
     deployment.unchanged(by_ssh, playbook=PLAYBOOK)
     host.run_expect([0], "ufw allow 22/tcp")  # as an earlier version of this collection did
-    sentence = "ufw lets everybody come to port 22, the port of SSH, beside rules that say who may. If that is not meant, remove the rule: "
+    sentence = "ufw lets everybody connect to port 22, the port of SSH, beside rules that say who may. If that is not meant, remove the rule: "
     sentence += "ufw delete allow 22/tcp, or ufw delete allow 22"
     assert sentence in deployment.deployed(by_ssh, playbook=PLAYBOOK)
     host.run_expect([0], "ufw delete allow 22/tcp")
@@ -130,7 +130,7 @@ def test_a_rule_that_shuts_nginx_out_is_refused(host, by_ssh):
 def test_a_firewall_that_does_not_come_up_is_off(host, by_ssh):
     with file(host, "/etc/ufw/before.rules", "*filter\n-A nonsense\nCOMMIT\n"):
         run = deployment.deploy(by_ssh, playbook=PLAYBOOK)
-        assert run.returncode != 0 and "ufw could not be turned on, so it is off as it was" in deployment.said(run), run.stdout[-3000:]
+        assert run.returncode != 0 and "ufw could not be enabled, and is off as before" in deployment.said(run), run.stdout[-3000:]
         assert "before.rules" in deployment.said(run)
         assert "inactive" in host.check_output("ufw status")
         assert "### tuple ###" not in host.file("/etc/ufw/user.rules").content_string
@@ -194,7 +194,7 @@ def test_fail2ban_takes_a_jail_that_was_written_while_it_ran(host):
 def test_fail2ban_is_not_restarted_with_a_configuration_that_it_refuses(host):
     host.run_expect([0], f"sed -i 's/^maxretry = 8/maxretry = 20/' {JAIL}")
     with file(host, "/etc/fail2ban/jail.d/theirs.conf", "[theirs]\nenabled = true\nfilter = nowhere\n"):
-        failed("fail2ban goes on with what it has, and would not start again", BANS)
+        failed("fail2ban keeps its old configuration, and would not start with the new one", BANS)
         assert attempts(host) == "8"
     deployed(BANS)
     assert attempts(host) == "20"

@@ -329,7 +329,7 @@ def test_files_may_be_on_the_server(host, company, tmp_path):
 
 
 def test_none_wants_to_be_meant(host):
-    refused(host, "mlflow_tls is none, and everybody on the way could read the passwords: set mlflow_accept_plain_http", {"mlflow_tls": "none"})
+    refused(host, "mlflow_tls is none, and passwords would cross the network in plain text: set mlflow_accept_plain_http", {"mlflow_tls": "none"})
 
 
 def test_none_serves_plain_http_alone(host):
