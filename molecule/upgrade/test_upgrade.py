@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import testinfra
 from deployment import ROOT, deploy, deployed, recap, refused, said, unchanged
+from documentation import documented
 
 EARLIER = "0b3ceb3"  # whose files bear no mark, and whose MLflow owns its data directory
 OLD, NEW = {"mlflow_version": "3.16.1"}, {"mlflow_version": "3.17.2"}
-OPERATIONS = ROOT / "docs" / "operations.md"
 DATA = "/var/lib/mlflow"
 CA = "/etc/nginx/mlflow/tls/current/ca.pem"
 CREDENTIALS = Path(os.environ["MLFLOW_TEST_INVENTORY"]) / "credentials"
@@ -233,17 +233,11 @@ def test_sockets_move_with_their_variables(host, written):
     unchanged(NEW)
 
 
-def documented(heading: str) -> list[str]:
-    """The commands below a heading of the operations page."""
-    section = OPERATIONS.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
-    return [line for block in re.findall(r"```bash\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
-
-
 def test_the_way_back_by_the_dump_works_as_documented(host, written):
     later = client(host, "write", "second")
     assert len(later) == 2
     dump = host.check_output("ls %s/backups/*.dump", DATA)
-    for line in documented("Go back to the release before"):
+    for line in documented("Roll back to the previous release"):
         if not line.startswith("ansible-playbook"):
             host.run_expect([0], "bash -c %s", line.replace("DUMP", dump))
     deployed(OLD)

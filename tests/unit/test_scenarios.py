@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from documentation import documented
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted(path.parent for path in ROOT.glob("molecule/*/molecule.yml"))
@@ -40,6 +42,14 @@ def test_the_tests_of_a_scenario_run_in_the_order_of_their_file(tmp_path):
     run = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
     names = [line.split("::")[1] for line in run.stdout.splitlines() if "::" in line]
     assert names == ["test_z[local]", "test_without", "test_number[local-2]", "test_number[local-1]", "test_a[local]"], run.stdout + run.stderr
+
+
+def test_commands_that_a_scenario_takes_from_the_documentation_are_there():
+    """A renamed heading shows here, not after an hour."""
+    tests = "".join(path.read_text() for path in sorted(ROOT.glob("molecule/*/test_*.py")))
+    headings = re.findall(r'\bdocumented\("(.+?)"\)', tests)
+    assert headings
+    assert all(documented(heading) for heading in headings)
 
 
 def play(directory: Path, name: str, *tasks: dict) -> None:
