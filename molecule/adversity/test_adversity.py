@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import time
 
 import pytest
-from deployment import changed, command, cut_off, deploy, recap, said
+from deployment import changed, command, cut_off, deploy, recap, refused, said
 
 GOOD = {"name": "alice", "password": "correct horse battery"}
 
@@ -26,6 +27,8 @@ def test_the_host_is_bare(host):
         ({"mlflow_users": [{**GOOD, "password": ""}]}, "mlflow_users: the password of user 'alice' is empty: choose one."),
         ({"mlflow_users": [{**GOOD, "password": 5744368105847}]}, "mlflow_users: YAML takes the password of 'alice' for a number: write it in quotes."),
         ({"mlflow_users": [GOOD, GOOD]}, "mlflow_users: it lists 'alice' more than once: keep one entry."),
+        ({"mlflow_users": ["alice", GOOD]}, "mlflow_users: it has an entry that is no mapping: write - name: alice."),
+        ({"mlflow_users": [{"name": "alice", "pasword": "x"}]}, "mlflow_users: a user has pasword, and may have name, password, password_hash, state."),
         ({"mlflow_users": []}, "mlflow_users: it is empty, so nobody could log in"),
         ({"mlflow_user": "ml"}, "mlflow_user is called mlflow_os_user now: rename it in your inventory."),
         ({"mlflow_version": "9.9.9"}, "There are no locked requirements for MLflow 9.9.9: set mlflow_version to one of 3.16.1, 3.17.2"),
@@ -33,6 +36,7 @@ def test_the_host_is_bare(host):
             {"mlflow_venv_min_free_mib": 99999999, "mlflow_home": "/srv/not/yet/mlflow"},
             "MiB free and MLflow wants 99999999: free some, or set mlflow_home",
         ),
+        ({"mlflow_domain": "MLflow.example.com"}, "mlflow_domain is mlflow.example.com, as in inventory.example: set it to the DNS name of your server."),
         ({"mlflow_domain": "https://mlflow.test/"}, '"https://mlflow.test/" is not a host name'),
         ({"mlflow_systemd_workers": 9999}, "set mlflow_systemd_workers to at most"),
         ({"mlflow_systemd_pool_size": 60}, "and the database takes 100, of which 96 are MLflow's: lower mlflow_systemd_pool_size, or raise"),
@@ -47,6 +51,9 @@ def test_the_host_is_bare(host):
         ({"mlflow_postgres_allowed_networks": "10.0.0.0/8"}, "mlflow_postgres_allowed_networks is no list: write it as one, such as"),
         ({"mlflow_systemd_threads": "1e3"}, 'mlflow_systemd_threads is "1e3": set it to a whole number from 0.'),
         ({"mlflow_database_name": "ML-flow"}, 'mlflow_postgres_database is "ML-flow": use lower case letters'),
+        ({"mlflow_database_host": "db1.test,db2.test"}, 'mlflow_database_host is "db1.test,db2.test": name one host, by its name or address'),
+        ({"mlflow_database_host": "db:5433"}, "its port goes into mlflow_database_port"),
+        ({"mlflow_systemd_environment": {"MLFLOW_STATIC_PREFIX": "/mlflow"}}, "mlflow_systemd_environment has MLFLOW_STATIC_PREFIX"),
         ({"mlflow_database_password": "short"}, "mlflow_postgres_password has 5 characters: give it at least 12"),
         ({"mlflow_postgres_version": "9.6"}, "PostgreSQL 9.6 is not supported: set mlflow_postgres_version to one of 14, 15, 16, 17"),
         ({"mlflow_tls": "none"}, "mlflow_tls is none, and passwords would cross the network in plain text: set mlflow_accept_plain_http"),
@@ -81,7 +88,42 @@ def test_the_host_is_still_bare(host):
     assert not host.user("mlflow").exists
 
 
+@pytest.mark.parametrize("inventory", ["nowhere", "host,"])
+def test_an_inventory_without_our_groups_is_refused(inventory):
+    run = deploy(inventory=inventory)
+    assert run.returncode != 0
+    assert "The inventory has no host in the groups mlflow_database, mlflow_tracking and mlflow_proxy: add your server to them" in said(run)
+
+
+@pytest.mark.parametrize(
+    "release", ['ID=ubuntu\nNAME=Ubuntu\nVERSION_ID="26.04"\n', 'ID=debian\nNAME="Debian GNU/Linux"\nVERSION_CODENAME=forky\n'], ids=["newer", "testing"]
+)
+def test_a_release_that_is_not_supported_is_refused(host, release):
+    host.run_expect([0], "cp --no-dereference /etc/os-release /root/os-release && rm /etc/os-release && printf %%s %s >/etc/os-release", release)
+    try:
+        refused(" is not supported: use Ubuntu 22.04 or 24.04, or Debian 12 or 13.")
+    finally:
+        host.run_expect([0], "mv /root/os-release /etc/os-release")
+
+
+def test_a_newer_python_beside_the_systems_is_refused(host):
+    """Ansible prefers it, and the distribution's packages are not for it."""
+    if host.run("apt-get install --yes --no-install-recommends python3.11-minimal").rc:
+        pytest.skip("this distribution has no newer Python")
+    refused("Ansible uses /usr/bin/python3.11 on this host")
+    host.run_expect([0], "apt-get purge --yes python3.11-minimal libpython3.11-minimal")
+
+
+def test_the_host_is_hardened(host):
+    """For all that follows."""
+    host.run_expect([0], "sed -i 's/^UMASK.*/UMASK 077/' /etc/login.defs")
+    words = ["ansible", "all", "--inventory", os.environ["MLFLOW_TEST_INVENTORY"], "--args=sh -c umask"]
+    assert "0077" in subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
 def test_a_database_of_somebody_else_is_left_alone(host):
+    # Its cluster gets the port 5433 then.
+    host.run_expect([0], "systemd-run --quiet --unit=another python3 -m http.server 5432")
     host.run_expect([0], "DEBIAN_FRONTEND=noninteractive apt-get install --yes postgresql")
     host.run_expect([0], "runuser -u postgres -- createuser somebody")
     host.run_expect([0], "runuser -u postgres -- createdb --owner=somebody mlflow")
@@ -92,6 +134,17 @@ def test_a_database_of_somebody_else_is_left_alone(host):
     assert host.check_output(owner) == "somebody"
     assert host.run("runuser -u postgres -- psql -XAtc '\\du mlflow'").stdout == ""
     host.run_expect([0], "runuser -u postgres -- psql -c 'ALTER DATABASE mlflow RENAME TO theirs'")
+
+
+def test_a_database_that_asks_its_superuser_for_a_password_is_refused(host):
+    asking = "sed -i -E 's/^(local +all +postgres +)%s/\\1%s/' /etc/postgresql/*/main/pg_hba.conf && systemctl reload postgresql"
+    host.run_expect([0], asking % ("peer", "scram-sha-256"))
+    refused("PostgreSQL asks its superuser postgres for a password, even on this host")
+    host.run_expect([0], asking % ("scram-sha-256", "peer"))
+
+
+def test_the_settings_of_pip_on_this_host_are_for_people(host):
+    host.run_expect([0], "printf '[global]\\nrequire-virtualenv = true\\n[install]\\nuser = true\\n' >/etc/pip.conf")
 
 
 def test_another_nginx_is_there(host):
@@ -105,6 +158,13 @@ def test_another_nginx_is_there(host):
 def ask(host, name: str) -> str:
     code = f"import urllib.request as u; print(u.urlopen(u.Request('http://127.0.0.1/', headers={{'Host': '{name}'}})).read().decode(), end='')"
     return host.check_output("python3 -c %s", code)
+
+
+def test_a_run_waits_for_apt(host):
+    """As a new server's own upgrade has it for minutes."""
+    host.run_expect([0], "systemd-run --quiet --unit=upgrade apt-get install --yes --reinstall --option DPkg::Pre-Invoke::='sleep 60' base-files")
+    cut_off("Refresh the package index", 0)
+    assert host.check_output("systemctl show --value --property=ActiveState upgrade") == "inactive"
 
 
 @pytest.mark.parametrize(
@@ -167,10 +227,31 @@ def test_networks_that_are_let_in(host):
     assert "PostgreSQL takes listen_addresses at its next restart, which is left to you: the cluster also holds theirs" in said(run)
     host.run_expect([0], "systemctl restart postgresql")
     address = host.check_output("hostname -I").split()[0]
-    log_in = f"PGPASSWORD='{password}' psql -XAtc 'SELECT 1' 'host={address} dbname=mlflow user=mlflow sslmode=%s'"
+    log_in = f"PGPASSWORD='{password}' psql -XAtc 'SELECT 1' 'host={address} port=5433 dbname=mlflow user=mlflow sslmode=%s'"
     assert host.check_output(log_in % "require") == "1"
     assert "no pg_hba.conf entry" in host.run(log_in % "disable").stderr
     assert "changed=0" in deploy(variables).stdout
+
+
+CHANGES = [
+    {"mlflow_users": [GOOD]},
+    {"mlflow_port": 8443},
+    {"mlflow_tls": "none", "mlflow_accept_plain_http": True},
+    {"mlflow_systemd_threads": 3},
+]
+
+
+@pytest.mark.parametrize("variables", CHANGES, ids=lambda variables: next(iter(variables)))
+def test_a_check_before_a_change_shows_it(variables):
+    run = deploy(variables, "--check", "--diff")
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert recap(run)["changed"] > 0
+
+
+def test_a_part_can_be_deployed_alone():
+    run = deploy({}, "--tags=mlflow_proxy")
+    assert run.returncode == 0 and "MLflow is ready" in said(run), run.stdout[-3000:]
+    assert "mlflow_nginx : Write the site" in run.stdout and "mlflow_systemd : Write the unit of the service" not in run.stdout
 
 
 def test_what_was_there_before_is_there_still(host):

@@ -52,12 +52,23 @@ _value:
 import datetime
 import re
 import typing as t
+from collections.abc import Mapping
 
 from ansible_collections.mlops.mlflow.plugins.module_utils.htpasswd import Hashing, Refusal, User, check_users
 
 FILE_NAME = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_@.+-]*")
 KINDS = {bool: "boolean", int: "number", float: "number", datetime.date: "date"}
+KEYS = ("name", "password", "password_hash", "state")
 COMMON = ("changeme", "password")
+
+
+def shape(user: t.Any) -> str:
+    """What is wrong with an entry that describes no user, as a sentence; nothing where it does."""
+    if not isinstance(user, Mapping):
+        name = user if isinstance(user, str) and FILE_NAME.fullmatch(user) else "alice"  # anything else may hold a password
+        return f"it has an entry that is no mapping: write - name: {name}."
+    odd = [str(key) for key in user if key not in KEYS]
+    return f"a user has {', '.join(odd)}, and may have {', '.join(KEYS)}." if odd else ""
 
 
 def problem(user: dict[str, t.Any], hashing: Hashing, password_length: int) -> str:
@@ -87,6 +98,8 @@ def problem(user: dict[str, t.Any], hashing: Hashing, password_length: int) -> s
 
 
 def users(users: list[dict[str, t.Any]], hash_scheme: str = "bcrypt", rounds: int = 0, password_length: int = 12) -> dict[str, t.Any]:
+    if odd := [text for text in map(shape, users) if text]:
+        return {"given": [], "generated": [], "names": [], "problems": odd}
     problems = [] if users else ["it is empty, so nobody could log in: name at least one user, or leave it out to get one."]
     try:
         hashing = Hashing(hash_scheme, rounds or None)

@@ -235,7 +235,7 @@ def explain_error(error: Exception, target: Target) -> Failure:
     if isinstance(error, ssl.SSLCertVerificationError):
         return Failure(
             f"the certificate of {target.host} at {place} is not accepted ({error.verify_message}): give its CA's"
-            " certificate in ca_path, or renew it for this name (mlflow_domain, mlflow_domain_aliases)"
+            " certificate in ca_path (mlflow_nginx_verify_ca), or renew it for this name (mlflow_domain, mlflow_domain_aliases)"
         )
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
         return Failure(f"TLS with {place} fails ({error.reason}): check scheme and port in url")

@@ -13,7 +13,7 @@ author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - Loads a certificate and its key as a server does, and makes TLS handshakes in memory, one for each name, with a client that trusts this certificate.
   - So it finds a key of another certificate, a key with a passphrase, a certificate that is for other names, or not valid at this time.
-    It does not look whether clients trust the authority that signed the certificate.
+  - With O(trusted), also a certificate from another authority, and one that lacks a certificate of its chain.
 extends_documentation_fragment:
   - mlops.mlflow.attributes
   - mlops.mlflow.attributes.info
@@ -31,6 +31,9 @@ options:
     type: list
     elements: str
     default: []
+  trusted:
+    description: The certificates of the authorities that clients trust, a file on the host. Nothing is tried with one that is not there.
+    type: path
 notes:
   - Needs nothing on the host but Python, so that it can run before packages are installed.
   - Needs the right to read the files.
@@ -56,8 +59,10 @@ RETURN = r"""
 reason:
   description:
     - Why the certificate can't be used; empty where it can.
-    - V(key) is a key of another certificate, V(passphrase) one that is encrypted, V(format) that one of the two is not usable PEM,
-      V(unreadable) that it can't be read, V(time) that the certificate has ended or is otherwise refused, V(name) that it is not for one of O(names).
+    - V(key) is a key of another certificate, V(order) that the one of the key is not the first of its file,
+      V(passphrase) one that is encrypted, V(format) that one of the two is not usable PEM,
+      V(unreadable) that it can't be read, V(time) that the certificate has ended or is otherwise refused, V(name) that it is not for one of O(names),
+      V(authority) that none of O(trusted) leads to it.
   returned: always
   type: str
   sample: name
@@ -76,11 +81,14 @@ names:
 
 import ipaddress
 import os
+import re
 import ssl
 import typing as t
+from contextlib import suppress
 
 from ansible.module_utils.basic import AnsibleModule
 
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 PARTIAL_CHAIN = 0x80000  # ssl.VERIFY_X509_PARTIAL_CHAIN, of Python 3.10
 
 
@@ -97,7 +105,7 @@ def readable(value: str) -> str:
     if value.startswith("/") or not value:
         return value
     memory = os.memfd_create("pem")
-    os.write(memory, value.encode() + b"\n")
+    os.write(memory, value.encode(errors="surrogateescape") + b"\n")
     return f"/proc/self/fd/{memory}"
 
 
@@ -134,12 +142,22 @@ def handshake(server: ssl.SSLContext, trusted: str, name: str) -> list[str]:
     return [plain(value) for _kind, value in peer.get("subjectAltName", ())]
 
 
-def check(certificate: str, key: str, names: t.Sequence[str]) -> tuple[str, str, list[str]]:
+def in_wrong_order(certificate: str, key: str) -> bool:
+    """Whether the key is that of another certificate than the first."""
+    with open(certificate, encoding="utf-8", errors="replace") as file:
+        for other in CERTIFICATE.findall(file.read())[1:]:
+            with suppress(ssl.SSLError):
+                server_of(readable(other), key)
+                return True
+    return False
+
+
+def check(certificate: str, key: str, names: t.Sequence[str], trusted: str | None) -> tuple[str, str, list[str]]:
     """Reason, problem and names, as they are returned."""
     found, missing = [], []
+    path, key_path = readable(certificate), readable(key)
     try:
-        path = readable(certificate)
-        server = server_of(path, readable(key))
+        server = server_of(path, key_path)
         for name in names:
             try:
                 found = handshake(server, path, plain(name))
@@ -149,10 +167,17 @@ def check(certificate: str, key: str, names: t.Sequence[str]) -> tuple[str, str,
                 missing.append(name)
             except ValueError:  # no name that a client could ask for, such as a..example.com
                 missing.append(name)
+        if names and not missing and trusted and os.path.exists(trusted):
+            try:
+                handshake(server, trusted, plain(names[0]))
+            except ssl.SSLCertVerificationError as error:
+                return "authority", f"is from an authority that is not trusted ({error.verify_message}): put the certificates between after it.", []
     except ssl.SSLError as error:
+        if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH") and in_wrong_order(path, key_path):
+            return "order", "comes after another one in its file: put it first, and its chain after it.", []
         if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
             return "key", "does not fit its key: give the key that it was made with.", []
-        return "format", f"or its key is not usable PEM ({error.reason or error}): give both in PEM format, the chain after the certificate.", []
+        return "format", f"or its key is not usable PEM ({error.reason or error}): give both in PEM (openssl pkcs12 makes it of a .pfx), the chain last.", []
     except Encrypted:
         return "passphrase", "has a key with a passphrase, which a server could not open: remove the passphrase, and keep the key in a vault instead.", []
     except OSError as error:
@@ -169,10 +194,11 @@ def main() -> None:
             "certificate": {"type": "str", "required": True},
             "key": {"type": "str", "required": True, "no_log": True},
             "names": {"type": "list", "elements": "str", "default": []},
+            "trusted": {"type": "path"},
         },
         supports_check_mode=True,
     )
-    reason, problem, names = check(module.params["certificate"], module.params["key"], module.params["names"])
+    reason, problem, names = check(module.params["certificate"], module.params["key"], module.params["names"], module.params["trusted"])
     module.exit_json(changed=False, reason=reason, problem=problem, names=names)
 
 

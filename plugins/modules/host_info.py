@@ -34,6 +34,11 @@ options:
     type: list
     elements: str
     default: []
+  locks:
+    description: Paths of files that programs lock while they work, such as V(/var/lib/dpkg/lock-frontend). Those that nobody holds are left out of RV(locks).
+    type: list
+    elements: str
+    default: []
   reads:
     description:
       - For names of systemd units, lists of the paths or patterns of what each reads when it starts and when it is reloaded.
@@ -116,6 +121,11 @@ users:
       description: The login shell.
       type: str
   sample: {www-data: {group: www-data, groups: [mlflow], comment: www-data, home: /var/www, shell: /usr/sbin/nologin}}
+locks:
+  description: The files of O(locks) that a program has locked, by path, and the names of these programs. Locks by C(flock) do not count.
+  returned: always
+  type: dict
+  sample: {/var/lib/dpkg/lock-frontend: [apt-get]}
 units:
   description: All units that were asked for, by name.
   returned: always
@@ -167,6 +177,7 @@ import os
 import pwd
 import stat
 import typing as t
+from contextlib import suppress
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mlops.mlflow.plugins.module_utils.unit_times import PROPERTIES, changed_since, times
@@ -208,6 +219,21 @@ def ask_users(names: list[str]) -> dict[str, dict[str, t.Any]]:
     return answer
 
 
+def ask_locks(paths: list[str]) -> dict[str, list[str]]:
+    """By what each process has open: the kernel lists locks by inode, on a device that is not always the one that stat tells."""
+    answer: dict[str, set[str]] = {}
+    with open("/proc/locks", encoding="ascii") as file:
+        holders = {fields[4] for fields in map(str.split, file) if fields[1] in ("POSIX", "OFDLCK")}
+    for pid in holders:
+        # It may have ended meanwhile.
+        with suppress(OSError):
+            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+                program = file.read().strip()
+            for path in {os.readlink(link) for link in glob.glob(f"/proc/{pid}/fd/*")} & {*paths}:
+                answer.setdefault(path, set()).add(program)
+    return {path: sorted(programs) for path, programs in answer.items()}
+
+
 def ask_units(module: AnsibleModule, names: list[str]) -> dict[str, dict[str, t.Any]]:
     if not names:
         return {}
@@ -240,7 +266,7 @@ def systemd_release(module: AnsibleModule) -> int:
 
 
 def main() -> None:
-    lists, mappings = ("paths", "users", "units"), ("reads", "reads_at_start")
+    lists, mappings = ("paths", "users", "units", "locks"), ("reads", "reads_at_start")
     module = AnsibleModule(
         argument_spec={
             **{name: {"type": "list", "elements": "str", "default": []} for name in lists},
@@ -254,7 +280,12 @@ def main() -> None:
             if not (isinstance(patterns, list) and all(isinstance(pattern, str) for pattern in patterns)):
                 module.fail_json(msg=f"{option} has no list of paths for {name}.")
     units = ask_units(module, list(dict.fromkeys([*params["units"], *params["reads"], *params["reads_at_start"]])))
-    answer: dict[str, t.Any] = {"paths": ask_paths(params["paths"]), "users": ask_users(params["users"]), "units": units}
+    answer: dict[str, t.Any] = {
+        "paths": ask_paths(params["paths"]),
+        "users": ask_users(params["users"]),
+        "locks": ask_locks(params["locks"]) if params["locks"] else {},
+        "units": units,
+    }
     if units:
         answer["systemd"] = systemd_release(module)
     module.exit_json(changed=False, **answer)

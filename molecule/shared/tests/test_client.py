@@ -111,8 +111,8 @@ def test_large_artifact_comes_back_whole(experiment, tmp_path):
     assert hashlib.sha256(Path(back).read_bytes()).digest() == hashlib.sha256(source.read_bytes()).digest()
 
 
-@pytest.mark.parametrize("host", ["mlflow.test", "mlflow.test:80", "mlflow.test:8443"])
-def test_host_is_allowed_with_any_port(host):
+@pytest.mark.parametrize("host", ["mlflow.test", "mlflow.test:80", "MLflow.Test:8443"])
+def test_host_is_allowed_with_any_port_and_in_any_spelling(host):
     assert ask(SEARCH, "POST", json={"max_results": 1}, headers={"Host": host}).status_code == 200
 
 

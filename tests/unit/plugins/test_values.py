@@ -20,7 +20,7 @@ from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import C
 
 TYPES = ("bool", "int", "float")
 WORDS = {True: ["yes", "true", "on", "True", "1"], False: ["no", "false", "off", "False", "0"]}
-NUMBER = 77  # a port, a percentage and a count
+NUMBER = 31  # a port, a percentage, a count, and rounds of bcrypt
 WRONG = {"bool": ["maybe", "8443"], "int": ["8_443", "1e3", "true", "0x50", "-1", ""], "float": ["8_443", "1e3", "true", "-1", ""]}
 FACTS = {
     "all_ipv4_addresses": ["192.0.2.7"],
@@ -38,7 +38,6 @@ REGISTERED: dict[str, t.Any] = {
     "__mlflow_nginx_found": {"version": "1.18.0", "openssl": "3.0.2", "user": "www-data", "group": "www-data", "hash_bucket_size": 0, "server_names": []},
     "__mlflow_nginx_host": {"paths": {}},
     "__mlflow_postgres_asked": {"stdout": '{"others": [], "sized": false}'},
-    "__mlflow_postgres_distribution_version": "14",
     "__mlflow_systemd_host": {"paths": {}},
 }
 # What no template shows.

@@ -82,6 +82,14 @@ def test_what_cannot_be_is_refused(user: dict[str, t.Any], sentence: str) -> Non
         assert secret not in problem
 
 
+def test_what_describes_no_user_is_refused_without_a_secret() -> None:
+    assert users(["alice", "a long secret", {"name": "bob", "pasword": PASSWORD}])["problems"] == [
+        "it has an entry that is no mapping: write - name: alice.",
+        "it has an entry that is no mapping: write - name: alice.",
+        "a user has pasword, and may have name, password, password_hash, state.",
+    ]
+
+
 def test_absent_users_need_no_password() -> None:
     assert users([{"name": "a/b", "state": "absent"}])["problems"] == []
 

@@ -78,6 +78,31 @@ def test_a_certificate_that_has_ended(tmp_path: Path) -> None:
     assert (answer["reason"], "certificate has expired" in answer["problem"]) == ("time", True)
 
 
+@pytest.fixture
+def chain(tmp_path: Path) -> dict[str, Path]:
+    """A root, an authority between, and a leaf of that, each as a file."""
+    made = {name: tmp_path / f"{name}.pem" for name in ("root", "between", "leaf")}
+    extensions = {"root": "basicConstraints=critical,CA:TRUE", "between": "basicConstraints=critical,CA:TRUE", "leaf": "subjectAltName=DNS:mlflow.test"}
+    for signer, name in zip((None, "root", "between"), made):
+        words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "9", "-subj", f"/CN={name}"]
+        words += ["-keyout", str(made[name].with_suffix(".key")), "-out", str(made[name]), "-addext", extensions[name]]
+        if signer:
+            words += ["-CA", str(made[signer]), "-CAkey", str(made[signer].with_suffix(".key"))]
+        subprocess.run(["openssl", *words], check=True, capture_output=True)
+    return made
+
+
+def test_a_chain(tmp_path: Path, chain: dict[str, Path]) -> None:
+    leaf, between = (chain[name].read_text(encoding="ascii") for name in ("leaf", "between"))
+    answers = {}
+    for name, text in {"whole": leaf + between, "alone": leaf, "turned": between + leaf}.items():
+        (tmp_path / name).write_text(text, encoding="ascii")
+        given = {"certificate": str(tmp_path / name), "key": str(chain["leaf"].with_suffix(".key")), "names": ["mlflow.test"]}
+        answers[name] = four_ways(**given, trusted=str(chain["root"]))["reason"]
+        assert name == "turned" or four_ways(**given)["reason"] == four_ways(**given, trusted="/nowhere")["reason"] == ""
+    assert answers == {"whole": "", "alone": "authority", "turned": "order"}
+
+
 @pytest.mark.parametrize("part", ["certificate", "key"])
 def test_what_is_no_pem(tmp_path: Path, part: str) -> None:
     (tmp_path / "garbage").write_text("garbage\n", encoding="ascii")

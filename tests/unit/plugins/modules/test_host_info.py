@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 from pathlib import Path
@@ -16,7 +17,7 @@ from ansible_collections.mlops.mlflow.tests.unit.plugins.module_helpers import r
 
 def test_nothing_is_asked() -> None:
     answer = run("host_info")
-    assert [answer[name] for name in ("changed", "paths", "users", "units")] == [False, {}, {}, {}]
+    assert [answer[name] for name in ("changed", "paths", "users", "locks", "units")] == [False, {}, {}, {}, {}]
 
 
 def test_paths(tmp_path: Path) -> None:
@@ -38,6 +39,18 @@ def test_users() -> None:
     users = run("host_info", users=["root", "nobody there"])["users"]
     assert list(users) == ["root"]
     assert (users["root"]["home"], users["root"]["shell"], users["root"]["group"]) == (me.pw_dir, me.pw_shell, "root")
+
+
+def test_locks(tmp_path: Path) -> None:
+    """As apt takes them."""
+    locked, free = tmp_path / "locked", tmp_path / "free"
+    free.touch()
+    me = Path("/proc/self/comm").read_text().strip()
+    with locked.open("w") as lock:
+        assert run("host_info", locks=[str(locked)])["locks"] == {}
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        assert run("host_info", locks=[str(locked), str(free), "/nowhere"])["locks"] == {str(locked): [me]}
+    assert run("host_info", locks=[str(locked)])["locks"] == {}
 
 
 @pytest.mark.parametrize("option", ["reads", "reads_at_start"])
