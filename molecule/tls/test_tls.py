@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import deployment
@@ -349,7 +350,7 @@ def test_acme_that_fails_leaves_what_is_there(host, acme):
     hosts_file(acme, "127.0.0.1", "alias.test")
     run = deploy(ACME)
     assert run.returncode != 0
-    assert "gave no certificate for mlflow.test, alias.test; the server goes on with the one it has. See that port 80" in said(run)
+    assert "gave no certificate for mlflow.test, alias.test; the server goes on with the one it has. Make sure that port 80" in said(run)
     assert "Connection refused" in said(run) or "connection refused" in said(run)
     assert " 200" in curl(host, "--head", "--cacert", CA, "https://mlflow.test/health")
     hosts_file(acme, host.check_output("hostname --all-ip-addresses").split()[0], "alias.test")
@@ -366,9 +367,26 @@ def test_acme_gets_a_certificate(host):
     assert host.service("mlflow-certificate.timer").is_enabled
 
 
+@contextmanager
+def due(host):
+    """The certificate is to be renewed ten times as early."""
+    file = f"{TLS}/acme/renewal/mlflow.conf"
+    host.run_expect([0], rf"sed -i -E 's/^(renew_before_expiry = [0-9]+) hours$/\10 hours/' {file}")
+    yield
+    host.run_expect([0], rf"sed -i -E 's/^(renew_before_expiry = [0-9]+)0 hours$/\1 hours/' {file}")
+
+
+def test_acme_does_not_renew_what_is_not_due(host):
+    before = serial(host)
+    host.run_expect([0], f"systemctl start {RENEWAL}")
+    time.sleep(2)
+    assert serial(host) == before
+
+
 def test_acme_renews_while_nginx_serves(host):
     before, process = serial(host), host.check_output("cat /run/nginx.pid")
-    host.run_expect([0], f"systemctl start {RENEWAL}")
+    with due(host):
+        host.run_expect([0], f"systemctl start {RENEWAL}")
     assert another_serial(host, before) != before
     assert host.check_output("cat /run/nginx.pid") == process
 
@@ -376,7 +394,8 @@ def test_acme_renews_while_nginx_serves(host):
 def test_acme_renewal_that_fails_says_so(host, acme):
     before = serial(host)
     hosts_file(acme, "127.0.0.1", "alias.test")
-    assert host.run(f"systemctl start {RENEWAL}").rc != 0
+    with due(host):
+        assert host.run(f"systemctl start {RENEWAL}").rc != 0
     assert host.run(f"systemctl is-failed {RENEWAL}").stdout.strip() == "failed"
     assert "alias.test" in host.check_output(f"journalctl --no-pager --unit {RENEWAL} --lines 40")
     assert serial(host) == before
@@ -389,7 +408,8 @@ def test_acme_renewal_that_nginx_refuses_is_tried_again(host, acme):
     hosts_file(acme, host.check_output("hostname --all-ip-addresses").split()[0], "alias.test")
     before = serial(host)
     host.run_expect([0], "echo nonsense >/etc/nginx/conf.d/broken.conf")
-    assert host.run(f"systemctl start {RENEWAL}").rc != 0
+    with due(host):
+        assert host.run(f"systemctl start {RENEWAL}").rc != 0
     assert serial(host) == before
     host.run_expect([0], f"rm /etc/nginx/conf.d/broken.conf && systemctl start {RENEWAL}")
     assert another_serial(host, before) != before
