@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from deployment import changed, command, cut_off, deploy, recap, refused, said
+from deployment import ROOT, changed, command, cut_off, deploy, recap, refused, said
 
 GOOD = {"name": "alice", "password": "correct horse battery"}
 
@@ -206,9 +206,15 @@ def test_and_the_one_after_changes_nothing(host):
 
 
 def test_a_repository_with_groups_and_facts_of_its_own_imports_the_playbook(tmp_path, monkeypatch):
-    monkeypatch.setenv("ANSIBLE_GATHERING", "smart")
-    monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN", "ansible.builtin.jsonfile")
-    monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(tmp_path / "facts"))
+    """From the collection as it is built and installed there, under a configuration that is not ours."""
+    (tmp_path / "ansible.cfg").write_text(
+        f"[defaults]\ncollections_path = {tmp_path}\ngathering = smart\nfact_caching = jsonfile\nfact_caching_connection = {tmp_path}/facts\n"
+    )
+    monkeypatch.setenv("ANSIBLE_CONFIG", str(tmp_path / "ansible.cfg"))
+    monkeypatch.delenv("ANSIBLE_COLLECTIONS_PATH")
+    subprocess.run(["ansible-galaxy", "collection", "build", "--output-path", tmp_path, ROOT], check=True, capture_output=True)
+    (built,) = tmp_path.glob("mlops-mlflow-*.tar.gz")
+    subprocess.run(["ansible-galaxy", "collection", "install", "--no-deps", f"--collections-path={tmp_path}", built], check=True, capture_output=True)
     (tmp_path / "hosts.yml").write_text(json.dumps({"servers": {"children": {"mlflow_tracking": {}}}}))
     for proxies, sentence in ("servers", "MLflow is ready: https://mlflow.test"), ("proxies", "The group proxies has no host"):
         names = {"mlflow_database_hosts": "servers", "mlflow_tracking_hosts": "servers", "mlflow_proxy_hosts": proxies}
