@@ -122,9 +122,10 @@ def test_the_host_is_hardened(host):
 
 
 def test_a_database_of_somebody_else_is_left_alone(host):
-    # Its cluster gets the port 5433 then.
+    # Its cluster gets the port 5433 then, and an encoding that UTF-8 does not go with.
     host.run_expect([0], "systemd-run --quiet --unit=another python3 -m http.server 5432")
-    host.run_expect([0], "DEBIAN_FRONTEND=noninteractive apt-get install --yes postgresql")
+    host.run_expect([0], "apt-get install --yes --no-install-recommends locales && localedef --inputfile=en_US --charmap=ISO-8859-1 en_US")
+    host.run_expect([0], "LANG=en_US DEBIAN_FRONTEND=noninteractive apt-get install --yes postgresql")
     host.run_expect([0], "runuser -u postgres -- createuser somebody")
     host.run_expect([0], "runuser -u postgres -- createdb --owner=somebody mlflow")
     run = deploy()
