@@ -108,10 +108,10 @@ def test_a_release_that_is_not_supported_is_refused(host, release):
 
 def test_a_newer_python_beside_the_systems_is_refused(host):
     """Ansible prefers it, and the distribution's packages are not for it."""
-    if host.run("apt-get install --yes --no-install-recommends python3.11-minimal").rc:
+    if host.run("apt-get install --yes --no-install-recommends python3.11").rc:
         pytest.skip("this distribution has no newer Python")
     refused("Ansible uses /usr/bin/python3.11 on this host")
-    host.run_expect([0], "apt-get purge --yes python3.11-minimal libpython3.11-minimal")
+    host.run_expect([0], "apt-get purge --yes --autoremove python3.11 python3.11-minimal")
 
 
 def test_the_host_is_hardened(host):
