@@ -182,7 +182,7 @@ def test_selfsigned_changes_nothing_when_run_again(host):
     run = deploy()
     assert "changed=0" in run.stdout and run.returncode == 0, run.stdout[-3000:]
     assert "MLflow is ready: https://mlflow.test'" in said(run)
-    assert "Its name leads here from the server; from this machine" in said(run)
+    assert "Reached by its name from the server; from this machine" in said(run)
     for variable in "MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE":
         assert f"export {variable}={CREDENTIALS}/mlflow.test.ca.txt" in said(run)
     assert serial(host) == before
@@ -446,4 +446,4 @@ def test_another_site_at_the_address_of_the_name_is_told(host):
     address = host.check_output("getent ahostsv4 mlflow.test").split()[0]
     host.run_expect([0], f"sed -i 's/listen 443/listen {address}:443/' /etc/nginx/sites-enabled/shop && nginx -t -q && systemctl restart nginx")
     output = deployed({"mlflow_domain_aliases": ["alias.test"]})
-    assert "It was tried at 127.0.0.1 only" in output and "from the server: liveness: GET /health does not answer OK" in output
+    assert "Reached at 127.0.0.1 only" in output and "from the server: liveness: GET /health does not answer OK" in output

@@ -171,7 +171,7 @@ def check(certificate: str, key: str, names: t.Sequence[str], trusted: str | Non
             try:
                 handshake(server, trusted, plain(names[0]))
             except ssl.SSLCertVerificationError as error:
-                return "authority", f"is from an authority that is not trusted ({error.verify_message}): put the certificates between after it.", []
+                return "authority", f"is from an authority that is not trusted ({error.verify_message}): append its intermediate certificates.", []
     except ssl.SSLError as error:
         if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH") and in_wrong_order(path, key_path):
             return "order", "comes after another one in its file: put it first, and its chain after it.", []

@@ -229,8 +229,11 @@ def ask_locks(paths: list[str]) -> dict[str, list[str]]:
         with suppress(OSError):
             with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
                 program = file.read().strip()
-            for path in {os.readlink(link) for link in glob.glob(f"/proc/{pid}/fd/*")} & {*paths}:
-                answer.setdefault(path, set()).add(program)
+            for link in glob.glob(f"/proc/{pid}/fd/*"):
+                path = os.readlink(link)
+                # In a container the same path is another file.
+                if path in paths and os.path.samefile(link, path):
+                    answer.setdefault(path, set()).add(program)
     return {path: sorted(programs) for path, programs in answer.items()}
 
 
