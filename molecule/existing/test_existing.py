@@ -183,6 +183,7 @@ def by_su(host, tmp_path_factory) -> str:
         "ansible_ssh_private_key_file": str(top / "key"),
         "ansible_ssh_common_args": come,
         "ansible_become_method": "su",
+        "ansible_become_user": "root",
         "ansible_become_password": password,
         "mlflow_domain": "mlflow.test",
         "mlflow_credentials_dir": str(CREDENTIALS),
