@@ -90,6 +90,7 @@ class Nginx:
             "mlflow_nginx_artifacts_dir": f"{self.top}/artifacts",
             "mlflow_nginx_remember_seconds": SECONDS,
             "__mlflow_nginx_found": {"version": version, "openssl": "3.0", "hash_bucket_size": 0},
+            "__mlflow_nginx_host": {"paths": {"/proc/net/if_inet6": {}}},
             "__mlflow_nginx_htpasswd": f"{self.top}/htpasswd",
             "__mlflow_nginx_dir": f"{self.top}/include",
             "ansible_python_interpreter": sys.executable,
