@@ -39,10 +39,11 @@ def changed(run: Run) -> list[str]:
     return re.findall(r"TASK \[(.*?)\] \**\n(?:(?!TASK |PLAY ).*\n)*?changed: ", run.stdout)
 
 
-def recap(run: Run) -> dict[str, int]:
+def recap(run: Run | str) -> dict[str, int]:
     """The figures of the recap, summed over all hosts: ok, changed, unreachable, failed, …"""
     found: dict[str, int] = {}
-    for name, count in re.findall(r"(\w+)=(\d+)", run.stdout.rpartition("PLAY RECAP")[2]):
+    output = run if isinstance(run, str) else run.stdout
+    for name, count in re.findall(r"(\w+)=(\d+)", output.rpartition("PLAY RECAP")[2]):
         found[name] = found.get(name, 0) + int(count)
     return found
 
