@@ -220,20 +220,17 @@ def ask_users(names: list[str]) -> dict[str, dict[str, t.Any]]:
 
 
 def ask_locks(paths: list[str]) -> dict[str, list[str]]:
-    """By what each process has open: the kernel lists locks by inode, on a device that is not always the one that stat tells."""
+    """By inode alone: the device that the kernel names is not always the one that stat tells, and root of a container may not look into processes."""
     answer: dict[str, set[str]] = {}
     with open("/proc/locks", encoding="ascii") as file:
-        holders = {fields[4] for fields in map(str.split, file) if fields[1] in ("POSIX", "OFDLCK")}
-    for pid in holders:
-        # It may have ended meanwhile.
-        with suppress(OSError):
-            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                program = file.read().strip()
-            for link in glob.glob(f"/proc/{pid}/fd/*"):
-                path = os.readlink(link)
-                # In a container the same path is another file.
-                if path in paths and os.path.samefile(link, path):
-                    answer.setdefault(path, set()).add(program)
+        locks = [(fields[4], int(fields[5].rpartition(":")[2])) for fields in map(str.split, file) if fields[1] in ("POSIX", "OFDLCK")]
+    for path in filter(os.path.exists, paths):
+        for pid, inode in locks:
+            if inode == os.stat(path).st_ino:
+                program = f"process {pid}"
+                with suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:  # it may have ended
+                    program = file.read().strip()
+                answer.setdefault(path, set()).add(program)
     return {path: sorted(programs) for path, programs in answer.items()}
 
 
