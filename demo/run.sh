@@ -74,7 +74,7 @@ status=$("${call[@]}" --output /dev/null --write-out '%{http_code}')
 cat <<TEXT
 
 MLflow is running on a throwaway host of this machine. Its interface, in a browser here (which doesn't know the host's own certificate
-authority: let it pass, or import $ca_file):
+authority: accept the warning, or import $ca_file):
 
   $url        user: $user        password: $(cat "$password_file")
 
