@@ -55,6 +55,11 @@ def test_the_host_is_bare(host):
         ({"mlflow_systemd_environment": {"MLFLOW_STATIC_PREFIX": "/mlflow"}}, "mlflow_systemd_environment has MLFLOW_STATIC_PREFIX"),
         ({"mlflow_database_password": "short"}, "mlflow_postgres_password has 5 characters: give it at least 12"),
         ({"mlflow_postgres_version": "9.6"}, "PostgreSQL 9.6 is not supported: set mlflow_postgres_version to one of 14, 15, 16, 17"),
+        ({"mlflow_tls": "letsencrypt"}, 'mlflow_tls is "letsencrypt": set it to one of acme, files, selfsigned, none.'),
+        ({"mlflow_packages_upgrade": "full"}, 'mlflow_packages_upgrade is "full": set it to one of no, safe, dist.'),
+        ({"mlflow_postgres_storage": "nvme"}, 'mlflow_postgres_storage is "nvme": set it to one of ssd, hdd.'),
+        ({"mlflow_venv_installer": "conda"}, 'mlflow_venv_installer is "conda": set it to one of uv, pip.'),
+        ({"mlflow_launcher": "gunicorn"}, 'mlflow_launcher is "gunicorn": set it to one of preload, cli.'),
         ({"mlflow_tls": "none"}, "mlflow_tls is none, and passwords would cross the network in plain text: set mlflow_accept_plain_http"),
         ({"mlflow_tls": "files"}, "the certificate or its key is missing; set mlflow_tls_certificate and mlflow_tls_key"),
         ({"mlflow_allow": ["10.0.0.0/33"]}, "mlflow_allow: '10.0.0.0/33' does not appear to be an IPv4 or IPv6 network: write addresses and networks such as"),
@@ -73,6 +78,7 @@ def test_bad_input_stops_before_anything_changes(host, variables, sentence):
     assert sentence in said(run)
     assert recap(run)["changed"] == 0
     assert "correct horse battery" not in said(run)
+    assert "argument_spec_data" not in run.stdout, "the sentence is not followed by a specification"
 
 
 def test_a_group_without_hosts_is_named(tmp_path):
@@ -111,6 +117,13 @@ def test_a_newer_python_beside_the_systems_is_refused(host):
         pytest.skip("this distribution has no newer Python")
     refused("Ansible uses /usr/bin/python3.11 on this host")
     host.run_expect([0], "apt-get purge --yes --autoremove python3.11 python3.11-minimal")
+
+
+def test_a_processor_on_which_numpy_ends_is_refused(host):
+    """As virtual machines have it whose type of processor was never chosen."""
+    host.run_expect([0], "sed 's/ sse4_2 / /' /proc/cpuinfo >/run/cpuinfo && mount --bind /run/cpuinfo /proc/cpuinfo")
+    refused("The processor of this host has no sse4_2, and MLflow's numpy needs x86-64-v2: in the settings of the virtual machine")
+    host.run_expect([0], "umount /proc/cpuinfo")
 
 
 def test_the_host_is_hardened(host):
@@ -238,6 +251,16 @@ def test_networks_that_are_let_in(host):
     assert host.check_output(log_in % "require") == "1"
     assert "no pg_hba.conf entry" in host.run(log_in % "disable").stderr
     unchanged(variables)
+
+
+def test_a_private_index_is_asked_for_everything(host):
+    """Also by pip, which installs uv. This index is empty."""
+    host.run_expect([0], "mkdir -p /srv/index && systemd-run --quiet --unit=index --working-directory=/srv/index python3 -m http.server 8098")
+    index = {"UV_DEFAULT_INDEX": "http://127.0.0.1:8098/simple"}
+    run = deploy({"mlflow_venv_environment": index, "mlflow_venv_extra_requirements": ["six"]}, "--tags=mlflow_tracking")
+    assert run.returncode != 0
+    assert "GET /simple/uv/" in host.check_output("journalctl --no-pager --unit=index")
+    host.run_expect([0], "systemctl stop index")
 
 
 CHANGES = [

@@ -78,3 +78,10 @@ def test_the_constant_of_mlflow_does_not_open_the_key(host, webhook):
     wrapped, version = host.check_output("su postgres -s /bin/sh -c %s", f'psql -XAtd mlflow -F " " -c "{question}"').split()
     (passphrase,) = re.findall('(?m)^MLFLOW_CRYPTO_KEK_PASSPHRASE="(.*)"$', host.file("/etc/mlflow/secrets.env").content_string)
     assert client(host, "unwrap.py", wrapped, version, passphrase)[-2:] == ["closed", "opens"]
+
+
+def test_judges_that_nobody_runs_are_told(host, webhook):
+    warning = "1 judge(s) are set to score new traces"
+    assert warning not in deployed(USERS | NETWORK)
+    assert client(host, "judge.py")[-1].endswith("STARTED")
+    assert warning in deployed(USERS | NETWORK)

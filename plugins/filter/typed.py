@@ -6,20 +6,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: typed
-short_description: Convert the booleans and numbers of a role, and check its lists
+short_description: Convert the booleans and numbers of a role, and check its lists and choices
 version_added: 0.1.0
 author: The mlops.mlflow maintainers (!UNKNOWN)
 description:
   - A role's argument specification accepts strings for booleans and numbers, as C(--extra-vars name=value) and INI inventories give them,
     and converts none. A role converts all of its own with this filter, once.
   - A string where a list is expected would count as the list of its characters. Lists and mappings are checked, and not in the result.
+  - The specification refuses a value that is none of its choices with all of its own text. Choices are checked here for a sentence instead,
+    and are not in the result.
 positional: role
 options:
   _input:
     description:
       - For each kind a mapping of names, without the prefix of the role, to values.
       - "The kinds are V(bool), V(int) (0 or more), V(count) (1 or more), V(float) (0 or more), V(port) (1 to 65535), V(optional_port) (0 to 65535),
-        V(percent) (1 to 100), V(list) and V(dict)."
+        V(percent) (1 to 100), V(list), V(dict) and V(choice), where the value is a list of the value and the list of its choices."
     type: dict
     required: true
   role:
@@ -122,9 +124,16 @@ def typed(context: Context, kinds: dict[str, dict[str, t.Any]], role: str) -> di
     values: dict[str, t.Any] = {}
     problems = [f"{old} is called {new} now: rename it in your inventory." for old, new in RENAMED.items() if old in context]
     for name, variables in kinds.items():
-        if name not in (*KINDS, *COLLECTIONS):
-            raise AnsibleFilterError(f"typed: there is no kind {name}, but {', '.join((*KINDS, *COLLECTIONS))}.")
+        if name not in (*KINDS, *COLLECTIONS, "choice"):
+            raise AnsibleFilterError(f"typed: there is no kind {name}, but {', '.join((*KINDS, *COLLECTIONS, 'choice'))}.")
         for key, value in variables.items():
+            if name == "choice":
+                chosen, choices = value
+                # YAML takes no for a boolean, and so does the specification.
+                if ("no" if chosen is False else chosen) not in choices:
+                    variable = variable_name(context, role, key, chosen)
+                    problems.append(f"{variable} is {json.dumps(chosen, default=str)}: set it to one of {', '.join(choices)}.")
+                continue
             if name in COLLECTIONS:
                 collection, problem = COLLECTIONS[name]
                 if isinstance(value, str) or not isinstance(value, collection):

@@ -102,11 +102,14 @@ def test_booleans_and_numbers_are_read_converted(role):
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_lists_and_mappings_are_checked(role):
-    """A role's specification accepts a string for a list, which would count as the list of its characters."""
+def test_lists_mappings_and_choices_are_checked(role):
+    """A role's specification accepts a string for a list, and shows itself as a whole where a choice is none."""
     options = load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
-    collections = {name for name, option in options.items() if option["type"] in ("list", "dict")}
-    assert names(load(role / "vars" / "main.yml")[f"__{role.name}_checked"]) == collections
+    checked = {name for name, option in options.items() if option["type"] in ("list", "dict") or "choices" in option}
+    place = load(role / "vars" / "main.yml")[f"__{role.name}_checked"]
+    assert names(place) == checked
+    for name, option in options.items():
+        assert "choices" not in option or f"[{name}, {option['choices']}]" in place, name
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)

@@ -57,6 +57,7 @@ def ask() -> dict[str, t.Any]:
     tables     how many the database holds, MLflow's or not
     size       of the tables without their indexes, in bytes
     server     the major release of PostgreSQL
+    judges     how many are set to score new traces
     """
     # The package is found, not imported.
     mlflow = find_spec("mlflow")
@@ -74,13 +75,19 @@ def ask() -> dict[str, t.Any]:
         if cursor.fetchone()[0]:
             cursor.execute(f'SELECT version_num FROM "{schema}".alembic_version')  # noqa: S608 - no other word of it is anybody's
             found = {row[0] for row in cursor if re.fullmatch("[0-9a-f]{1,32}", row[0])}
+        judges = 0
+        cursor.execute("SELECT to_regclass(quote_ident(current_schema()) || '.online_scoring_configs') IS NOT NULL")
+        if cursor.fetchone()[0]:
+            cursor.execute(f'SELECT count(*) FROM "{schema}".online_scoring_configs WHERE sample_rate > 0')  # noqa: S608 - the same
+            judges = cursor.fetchone()[0]
 
     if found:
         state = "current" if found == heads else "old" if found <= set(known) else "newer"
     else:
         state = "hidden" if set(schemas) - {schema} else "empty"
     return {
-        "state": state, "revisions": sorted(found), "schema": schema or "", "schemas": sorted(schemas), "tables": tables, "size": size, "server": server
+        "state": state, "revisions": sorted(found), "schema": schema or "", "schemas": sorted(schemas), "tables": tables, "size": size, "server": server,
+        "judges": judges,
     }  # fmt: skip
 
 

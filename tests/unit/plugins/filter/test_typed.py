@@ -66,6 +66,16 @@ def test_bounds_are_allowed(kind: str, value: str) -> None:
     assert convert(kind, value) == {"x": int(value), "problems": []}
 
 
+@pytest.mark.parametrize("value", ["safe", "no", False])
+def test_choices_are_checked_alone(value: t.Any) -> None:
+    assert convert("choice", [value, ["no", "safe"]]) == {"problems": []}
+
+
+@pytest.mark.parametrize("value, shown", [("dist", '"dist"'), (True, "true"), (1, "1"), (["safe"], '["safe"]'), (None, "null")])
+def test_what_is_no_choice_is_named(value: t.Any, shown: str) -> None:
+    assert convert("choice", [value, ["no", "safe"]])["problems"] == [f"example_x is {shown}: set it to one of no, safe."]
+
+
 @pytest.mark.parametrize("kind, value", [("list", []), ("list", ["a"]), ("dict", {}), ("dict", {"a": "b"})])
 def test_lists_and_mappings_are_checked_alone(kind: str, value: t.Any) -> None:
     assert convert(kind, value) == {"problems": []}
