@@ -19,9 +19,49 @@ def test_the_host_is_bare(host):
     assert not host.file("/opt/mlflow").exists
 
 
+# All of one role are refused at once.
+TYPES = {
+    "packages": {
+        "mlflow_packages_upgrade": ("full", 'mlflow_packages_upgrade is "full": set it to one of no, safe, dist.'),
+        "mlflow_user": ("ml", "mlflow_user is called mlflow_os_user now: rename it in your inventory."),
+        "mlflow_nginx_firewall": (True, "mlflow_nginx_firewall is called mlflow_firewall now: rename it in your inventory."),
+    },
+    "postgres": {
+        "mlflow_postgres_allowed_networks": ("10.0.0.0/8", "mlflow_postgres_allowed_networks is no list: write it as one, such as"),
+        "mlflow_postgres_storage": ("nvme", 'mlflow_postgres_storage is "nvme": set it to one of ssd, hdd.'),
+    },
+    "venv": {"mlflow_venv_installer": ("conda", 'mlflow_venv_installer is "conda": set it to one of uv, pip.')},
+    "systemd": {
+        "mlflow_launcher": ("gunicorn", 'mlflow_launcher is "gunicorn": set it to one of preload, cli.'),
+        "mlflow_systemd_job_execution": ("maybe", 'mlflow_systemd_job_execution is "maybe": set it to true or false.'),
+        "mlflow_systemd_threads": ("1e3", 'mlflow_systemd_threads is "1e3": set it to a whole number from 0.'),
+    },
+    "nginx": {
+        "mlflow_http_port": (True, "mlflow_http_port is true: set it to a port from 1 to 65535, or to 0 for none."),
+        "mlflow_port": ("8_443", 'mlflow_port is "8_443": set it to a port from 1 to 65535.'),
+        "mlflow_nginx_tls": ("letsencrypt", 'mlflow_nginx_tls is "letsencrypt": set it to one of acme, files, selfsigned, none.'),
+    },
+    "firewall": {
+        "mlflow_firewall": ("8443", 'mlflow_firewall is "8443": set it to true or false.'),
+        "mlflow_fail2ban": ("maybe", 'mlflow_fail2ban is "maybe": set it to true or false.'),
+    },
+}
+
+
+@pytest.mark.parametrize("wrong", TYPES.values(), ids=TYPES)
+def test_values_of_another_type_stop_before_anything_changes(wrong):
+    run = deploy({name: value for name, (value, _sentence) in wrong.items()})
+    assert run.returncode != 0
+    assert recap(run)["changed"] == 0
+    for _value, sentence in wrong.values():
+        assert sentence in said(run)
+    assert "argument_spec_data" not in run.stdout, "the sentence is not followed by a specification"
+
+
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
+        ({"mlflow_tls": "letsencrypt"}, 'mlflow_tls is "letsencrypt": set it to one of acme, files, selfsigned, none.'),
         ({"mlflow_users": [{**GOOD, "name": "al:ice"}]}, "mlflow_users: the user name 'al:ice' holds a colon, which ends the name"),
         ({"mlflow_users": [{**GOOD, "password": ""}]}, "mlflow_users: the password of user 'alice' is empty: choose one."),
         ({"mlflow_users": [{**GOOD, "password": 5744368105847}]}, "mlflow_users: YAML takes the password of 'alice' for a number: write it in quotes."),
@@ -29,7 +69,6 @@ def test_the_host_is_bare(host):
         ({"mlflow_users": ["alice", GOOD]}, "mlflow_users: it has an entry that is no mapping: write - name: alice."),
         ({"mlflow_users": [{"name": "alice", "pasword": "x"}]}, "mlflow_users: a user has pasword, and may have name, password, password_hash, state."),
         ({"mlflow_users": []}, "mlflow_users: it is empty, so nobody could log in"),
-        ({"mlflow_user": "ml"}, "mlflow_user is called mlflow_os_user now: rename it in your inventory."),
         ({"mlflow_version": "9.9.9"}, "There are no locked requirements for MLflow 9.9.9: set mlflow_version to one of 3.16.1, 3.17.2"),
         (
             {"mlflow_venv_min_free_mib": 99999999, "mlflow_home": "/srv/not/yet/mlflow"},
@@ -41,25 +80,12 @@ def test_the_host_is_bare(host):
         ({"mlflow_systemd_pool_size": 60}, "and the database takes 100, of which 96 are MLflow's: lower mlflow_systemd_pool_size, or raise"),
         ({"mlflow_systemd_job_execution": True, "mlflow_systemd_job_workers": 4}, "and the job workers may open"),
         ({"mlflow_systemd_threads": 8, "mlflow_systemd_workers": 3}, "120 connections during a restart and the database takes 100"),
-        ({"mlflow_systemd_job_execution": "maybe"}, 'mlflow_systemd_job_execution is "maybe": set it to true or false.'),
-        ({"mlflow_firewall": "8443"}, 'mlflow_firewall is "8443": set it to true or false.'),
-        ({"mlflow_fail2ban": "maybe"}, 'mlflow_fail2ban is "maybe": set it to true or false.'),
-        ({"mlflow_nginx_firewall": True}, "mlflow_nginx_firewall is called mlflow_firewall now: rename it in your inventory."),
-        ({"mlflow_port": "8_443"}, 'mlflow_port is "8_443": set it to a port from 1 to 65535.'),
-        ({"mlflow_http_port": True}, "mlflow_http_port is true: set it to a port from 1 to 65535, or to 0 for none."),
-        ({"mlflow_postgres_allowed_networks": "10.0.0.0/8"}, "mlflow_postgres_allowed_networks is no list: write it as one, such as"),
-        ({"mlflow_systemd_threads": "1e3"}, 'mlflow_systemd_threads is "1e3": set it to a whole number from 0.'),
         ({"mlflow_database_name": "ML-flow"}, 'mlflow_postgres_database is "ML-flow": use lower case letters'),
         ({"mlflow_database_host": "db1.test,db2.test"}, 'mlflow_database_host is "db1.test,db2.test": name one host, by its name or address'),
         ({"mlflow_database_host": "db:5433"}, "its port goes into mlflow_database_port"),
         ({"mlflow_systemd_environment": {"MLFLOW_STATIC_PREFIX": "/mlflow"}}, "mlflow_systemd_environment has MLFLOW_STATIC_PREFIX"),
         ({"mlflow_database_password": "short"}, "mlflow_postgres_password has 5 characters: give it at least 12"),
         ({"mlflow_postgres_version": "9.6"}, "PostgreSQL 9.6 is not supported: set mlflow_postgres_version to one of 14, 15, 16, 17"),
-        ({"mlflow_tls": "letsencrypt"}, 'mlflow_tls is "letsencrypt": set it to one of acme, files, selfsigned, none.'),
-        ({"mlflow_packages_upgrade": "full"}, 'mlflow_packages_upgrade is "full": set it to one of no, safe, dist.'),
-        ({"mlflow_postgres_storage": "nvme"}, 'mlflow_postgres_storage is "nvme": set it to one of ssd, hdd.'),
-        ({"mlflow_venv_installer": "conda"}, 'mlflow_venv_installer is "conda": set it to one of uv, pip.'),
-        ({"mlflow_launcher": "gunicorn"}, 'mlflow_launcher is "gunicorn": set it to one of preload, cli.'),
         ({"mlflow_tls": "none"}, "mlflow_tls is none, and passwords would cross the network in plain text: set mlflow_accept_plain_http"),
         ({"mlflow_tls": "files"}, "the certificate or its key is missing; set mlflow_tls_certificate and mlflow_tls_key"),
         ({"mlflow_allow": ["10.0.0.0/33"]}, "mlflow_allow: '10.0.0.0/33' does not appear to be an IPv4 or IPv6 network: write addresses and networks such as"),
