@@ -36,7 +36,7 @@ done
 check 'tables in the READMEs' tests/role_readmes.py --check
 if [ -e changelogs/config.yaml ]; then check changelog antsibull-changelog lint; fi
 check 'collection documentation' antsibull-docs lint-collection-docs --plugin-docs .
-for script in tests/*.sh molecule/shared/*.sh molecule/shared/podman demo/*.sh bench/*.sh .ci/run; do check "bash $script" bash -n "$script"; done
+for script in tests/*.sh molecule/*/*.sh molecule/shared/podman demo/*.sh bench/*.sh .ci/run; do check "bash $script" bash -n "$script"; done
 
 if [ ${#failed[@]} -gt 0 ]; then echo "lint: FAILED: ${failed[*]}"; exit 1; fi
 echo 'lint: all passed'
