@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Each mode of TLS on one server, in this order; the server is deployed with the default, selfsigned."""
+"""Each mode of TLS on one server, in this order; the server is bare."""
 
 from __future__ import annotations
 
@@ -128,6 +128,12 @@ def acme():
     return testinfra.get_host(f"podman://{os.environ['MLFLOW_TEST_ACME']}")
 
 
+def trust_the_authority(host, acme) -> None:
+    """As every system does a public one."""
+    host.run_expect([0], f"printf %s '{acme.file('/etc/pebble/fullchain.pem').content_string}' >/etc/ssl/acme-ca.pem")
+    host.run_expect([0], f"curl --silent --cacert /etc/ssl/acme-ca.pem https://acme.test:15000/roots/0 >{ROOT}")
+
+
 class Authority:
     """Somebody's own, which signs what it is asked to."""
 
@@ -173,7 +179,23 @@ def given_serial(variables: dict[str, str]) -> str:
     return f"serial={number:0{(number.bit_length() + 7) // 8 * 2}X}"
 
 
+# ACME on a server on which nothing else was deployed.
+
+
+def test_acme_needs_nothing_that_the_site_does_not_install(host, acme):
+    assert host.run("command -v certbot || command -v nginx").rc != 0
+    trust_the_authority(host, acme)
+    output = deployment.deployed({**ACME, "mlflow_domain_aliases": []})
+    assert "MLflow is ready: https://mlflow.test" in output
+    assert " 200" in curl(host, "--head", "--cacert", ROOT, "https://mlflow.test/health")
+
+
 # The default: a certificate from an authority of the server's own.
+
+
+def test_selfsigned_is_the_default(host):
+    assert "MLflow is ready: https://mlflow.test" in deployed()
+    assert " 200" in curl(host, "--head", "--cacert", CA, "https://mlflow.test/health")
 
 
 def test_selfsigned_changes_nothing_when_run_again(host):
@@ -346,8 +368,7 @@ def test_none_serves_plain_http_alone(host):
 
 
 def test_acme_that_fails_leaves_what_is_there(host, acme):
-    host.run_expect([0], f"printf %s '{acme.file('/etc/pebble/fullchain.pem').content_string}' >/etc/ssl/acme-ca.pem")
-    host.run_expect([0], f"curl --silent --cacert /etc/ssl/acme-ca.pem https://acme.test:15000/roots/0 >{ROOT}")
+    trust_the_authority(host, acme)
     hosts_file(acme, "127.0.0.1", "alias.test")
     run = deploy(ACME)
     assert run.returncode != 0
