@@ -394,8 +394,10 @@ def due(host):
     """The certificate is to be renewed ten times as early."""
     file = f"{TLS}/acme/renewal/mlflow.conf"
     host.run_expect([0], rf"sed -i -E 's/^(renew_before_expiry = [0-9]+) hours$/\10 hours/' {file}")
-    yield
-    host.run_expect([0], rf"sed -i -E 's/^(renew_before_expiry = [0-9]+)0 hours$/\1 hours/' {file}")
+    try:
+        yield
+    finally:
+        host.run_expect([0], rf"sed -i -E 's/^(renew_before_expiry = [0-9]+)0 hours$/\1 hours/' {file}")
 
 
 def test_acme_does_not_renew_what_is_not_due(host):

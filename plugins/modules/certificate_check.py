@@ -172,6 +172,8 @@ def check(certificate: str, key: str, names: t.Sequence[str], trusted: str | Non
                 handshake(server, trusted, plain(names[0]))
             except ssl.SSLCertVerificationError as error:
                 return "authority", f"is from an authority that is not trusted ({error.verify_message}): append its intermediate certificates.", []
+            except OSError as error:
+                return "authority", f"cannot be checked: {trusted}, which says whom clients trust, cannot be used ({error.strerror or error}).", []
     except ssl.SSLError as error:
         if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH") and in_wrong_order(path, key_path):
             return "order", "comes after another one in its file: put it first, and its chain after it.", []

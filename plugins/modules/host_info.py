@@ -122,10 +122,10 @@ users:
       type: str
   sample: {www-data: {group: www-data, groups: [mlflow], comment: www-data, home: /var/www, shell: /usr/sbin/nologin}}
 locks:
-  description: The files of O(locks) that a program has locked, by path, and the names of these programs. Locks by C(flock) do not count.
+  description: The files of O(locks) that a program has locked, by path, and its name. Locks by C(flock) do not count.
   returned: always
   type: dict
-  sample: {/var/lib/dpkg/lock-frontend: [apt-get]}
+  sample: {/var/lib/dpkg/lock-frontend: apt-get}
 units:
   description: All units that were asked for, by name.
   returned: always
@@ -171,11 +171,13 @@ systemd:
   sample: 252
 """
 
+import fcntl
 import glob
 import grp
 import os
 import pwd
 import stat
+import struct
 import typing as t
 from contextlib import suppress
 
@@ -219,19 +221,18 @@ def ask_users(names: list[str]) -> dict[str, dict[str, t.Any]]:
     return answer
 
 
-def ask_locks(paths: list[str]) -> dict[str, list[str]]:
-    """By inode alone: the device that the kernel names is not always the one that stat tells, and root of a container may not look into processes."""
-    answer: dict[str, set[str]] = {}
-    with open("/proc/locks", encoding="ascii") as file:
-        locks = [(fields[4], int(fields[5].rpartition(":")[2])) for fields in map(str.split, file) if fields[1] in ("POSIX", "OFDLCK")]
+def ask_locks(paths: list[str]) -> dict[str, str]:
+    """Asks the kernel what would be in the way of a lock, and takes none: C's struct flock, type, whence, start, length, pid."""
+    answer = {}
     for path in filter(os.path.exists, paths):
-        for pid, inode in locks:
-            if inode == os.stat(path).st_ino:
-                program = f"process {pid}"
-                with suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:  # it may have ended
-                    program = file.read().strip()
-                answer.setdefault(path, set()).add(program)
-    return {path: sorted(programs) for path, programs in answer.items()}
+        with open(path, "rb") as file:
+            found = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        kind, _whence, _start, _length, pid = struct.unpack("hhqqi4x", found)
+        if kind != fcntl.F_UNLCK:
+            answer[path] = f"process {pid}"
+            with suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:  # it may have ended
+                answer[path] = comm.read().strip()
+    return answer
 
 
 def ask_units(module: AnsibleModule, names: list[str]) -> dict[str, dict[str, t.Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: mlflow_health
-short_description: Wait until an MLflow server is healthy, and prove it
+short_description: Wait until an MLflow server is healthy, and check it end to end
 version_added: 0.1.0
 author: The mlops.mlflow maintainers (!UNKNOWN)
 description:

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import typing as t
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def revisions(package: Path) -> dict[str, list[str]]:
     return found
 
 
-def ask() -> dict[str, t.Any]:
+def ask(starting: bool = False) -> dict[str, t.Any]:
     """
     state      "empty" without MLflow's tables, "current", "old", "newer" (a revision that this release does not know), or "hidden": MLflow's
                tables are in a schema in which this login role does not look
@@ -57,7 +58,7 @@ def ask() -> dict[str, t.Any]:
     tables     how many the database holds, MLflow's or not
     size       of the tables without their indexes, in bytes
     server     the major release of PostgreSQL
-    judges     how many are set to score new traces
+    judges     how many are set to score new traces; not asked at a start
     """
     # The package is found, not imported.
     mlflow = find_spec("mlflow")
@@ -76,10 +77,11 @@ def ask() -> dict[str, t.Any]:
             cursor.execute(f'SELECT version_num FROM "{schema}".alembic_version')  # noqa: S608 - no other word of it is anybody's
             found = {row[0] for row in cursor if re.fullmatch("[0-9a-f]{1,32}", row[0])}
         judges = 0
-        cursor.execute("SELECT to_regclass(quote_ident(current_schema()) || '.online_scoring_configs') IS NOT NULL")
-        if cursor.fetchone()[0]:
-            cursor.execute(f'SELECT count(*) FROM "{schema}".online_scoring_configs WHERE sample_rate > 0')  # noqa: S608 - the same
-            judges = cursor.fetchone()[0]
+        # A hint, for which no start waits; another release may keep them in another way.
+        with suppress(psycopg2.Error):
+            if not starting:
+                cursor.execute("SELECT count(*) FROM online_scoring_configs WHERE sample_rate > 0")
+                judges = cursor.fetchone()[0]
 
     if found:
         state = "current" if found == heads else "old" if found <= set(known) else "newer"
@@ -93,7 +95,7 @@ def ask() -> dict[str, t.Any]:
 
 def main() -> int:
     try:
-        found = ask()
+        found = ask(starting=sys.argv[1:] == ["--start"])
     except psycopg2.Error as error:
         print(f"The database does not answer: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

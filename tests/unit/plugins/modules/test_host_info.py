@@ -49,7 +49,7 @@ def test_locks(tmp_path: Path) -> None:
     with locked.open("w") as lock:
         assert run("host_info", locks=[str(locked)])["locks"] == {}
         fcntl.lockf(lock, fcntl.LOCK_EX)
-        assert run("host_info", locks=[str(locked), str(free), "/nowhere"])["locks"] == {str(locked): [me]}
+        assert run("host_info", locks=[str(locked), str(free), "/nowhere"])["locks"] == {str(locked): me}
     assert run("host_info", locks=[str(locked)])["locks"] == {}
 
 
