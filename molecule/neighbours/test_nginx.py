@@ -101,6 +101,20 @@ def test_names_of_other_sites_are_theirs(host):
     assert [ask(host).split()[0], ask(host, password=WRONG).split()[0], ask(host, password=GOOD).split()[0]] == ["401", "401", "502"]
 
 
+@pytest.mark.parametrize("protocol", ["http1.1", "http2"])
+@pytest.mark.parametrize(("path", "kind"), [("/api/2.0/mlflow/x", "application/json"), ("/", "text/html")])
+def test_refusals_are_the_same_in_each_protocol(host, protocol, path, kind):
+    """MLflow's client shows its user the JSON."""
+    host.run_expect([0], "command -v curl || DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends curl")
+    for method in ("", "--head", "--data x", "--upload-file /etc/services"):
+        answer = host.check_output(f"curl --silent --insecure --include --{protocol} {method} --resolve mlflow.test:443:127.0.0.1 https://mlflow.test{path}")
+        head, _blank, body = answer.replace("\r", "").partition("\n\n")
+        status, *headers = head.lower().splitlines()
+        assert status.split()[:2] == [protocol.replace("http", "http/"), "401"]
+        assert {'www-authenticate: basic realm="mlflow"', f"content-type: {kind}"} <= set(headers)
+        assert method == "--head" or (kind == "text/html") == ("<html>" in body) == ("MLFLOW_TRACKING_USERNAME" not in body)
+
+
 def test_a_change_that_nginx_refuses_is_taken_back(host):
     before, running = written(host), workers(host)
     failed(REFUSAL, NONSENSE)

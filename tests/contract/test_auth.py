@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from servers import HOST, NGINX_ROLE, ROOT, Answer, ask, children, free_port, program
+from servers import HOST, NGINX_ROLE, ROOT, Answer, ask, children, free_port, program, run_mlflow_python
 
 PASSWORD = "c0rrect horse MARKER7f3a"
 SECONDS = 3  # that it is remembered
@@ -202,14 +202,86 @@ def test_checked_once(nginx, path):
         assert nginx.watch(GOOD, other) == (200, False)
 
 
+BAD = [{}, WRONG, header("nobody", PASSWORD), *({"Authorization": value} for value in ("Bearer x", "Basic !!!", "Basic"))]
+
+
 def test_refusals_are_those_of_auth_basic(nginx):
-    bad = [{"Authorization": value} for value in ("Bearer x", "Basic !!!", "Basic")]
-    for headers in ({}, WRONG, header("nobody", PASSWORD), *bad):
+    """Clients of the API get a body of their own."""
+    for headers in BAD:
         for path in PATHS:
             ours, plain = nginx.get(headers, path), nginx.get(headers, path, port=nginx.plain)
-            assert (ours.status, ours.end_to_end, ours.body) == (plain.status, plain.end_to_end, plain.body)
-            assert ours.status == 401
+            assert ours.status == plain.status == 401
             assert ours.headers["www-authenticate"] == {'Basic realm="MLflow"'}
+            assert {**ours.end_to_end, "content-type": ""} == {**plain.end_to_end, "content-type": ""}
+            assert (path in API) == (ours.body != plain.body) == (ours.headers["content-type"] != plain.headers["content-type"])
+
+
+API = [*PATHS[1:], "/ajax-api/3.0/mlflow/traces", "/api/3.0/x", "/v1/traces", "/gateway/x/mlflow/invocations", "/graphql", "/version", "/x/../api/y"]
+
+
+@pytest.mark.parametrize("path", API)
+def test_clients_of_the_api_are_told_what_to_set(nginx, path):
+    advice = {
+        "": "This server requires a user name and a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+        "Basic": "The user name or the password is wrong: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+        "Bearer": "This server takes no tokens: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead of MLFLOW_TRACKING_TOKEN.",
+    }
+    nginx.passwords(("alice", PASSWORD), cost=4)
+    address = f"127.0.0.1:{nginx.port}"
+    for headers in [*BAD, {"Authorization": "bearer x"}]:
+        kind = headers.get("Authorization", "").partition(" ")[0].capitalize()
+        for method, body in (("GET", None), ("POST", {"a": 1}), ("PUT", b"x" * 1_000_000), ("HEAD", None), ("DELETE", None)):
+            answer = ask(address, method, path, body, headers)
+            assert (answer.status, answer.headers["www-authenticate"]) == (401, {'Basic realm="MLflow"'})
+            assert answer.headers["content-type"] == {"application/json"}
+            assert method == "HEAD" or answer.json() == {"error_code": "UNAUTHENTICATED", "message": advice[kind]}
+    assert nginx.get(GOOD, path).status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/x", "/apix", "/api", "/x/api/", "/static-files/x.js", "/_mlflow_unauthenticated", "/@mlflow_unauthenticated"])
+def test_browsers_get_a_page(nginx, path):
+    for headers in BAD:
+        answer = nginx.get(headers, path)
+        assert (answer.status, answer.headers["content-type"]) == (401, {"text/html"})
+        assert b"<h1>401 Authorization Required</h1>" in answer.body
+
+
+@pytest.mark.parametrize(
+    ("credentials", "sentence"),
+    [
+        ({}, "This server requires a user name and a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."),
+        ({"MLFLOW_TRACKING_USERNAME": "alice", "MLFLOW_TRACKING_PASSWORD": "x"}, "The user name or the password is wrong: check MLFLOW_TRACKING_USERNAME"),
+        ({"MLFLOW_TRACKING_TOKEN": "x"}, "This server takes no tokens: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead of"),
+    ],
+    ids=["none", "wrong", "token"],
+)
+def test_the_client_prints_what_to_set(stopped, credentials, sentence):
+    code = """
+import mlflow, tempfile
+from mlflow.artifacts import download_artifacts
+calls = [
+    lambda: mlflow.MlflowClient().search_experiments(),
+    lambda: mlflow.set_experiment("x"),
+    lambda: download_artifacts("mlflow-artifacts:/0/x/artifacts/y"),
+    lambda: mlflow.MlflowClient().search_registered_models(),
+]
+for call in calls:
+    try:
+        call()
+    except Exception as error:
+        print(type(error).__name__, str(error).replace("\\n", " "))
+"""
+    stopped.start(free=True, mlflow_nginx_domain_aliases=["127.0.0.1"])
+    try:
+        variables = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{stopped.port}", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", **credentials}
+        lines = run_mlflow_python(f"import os; os.environ.update({variables!r})" + code).splitlines()
+        assert len(lines) == 4
+        for line in lines:
+            assert sentence in line, line
+            assert "<html>" not in line
+        assert lines[0] == f"RestException UNAUTHENTICATED: {sentence}" or not sentence.endswith(".")
+    finally:
+        stopped.stop()
 
 
 def test_refusals_are_not_remembered(nginx):
