@@ -92,6 +92,10 @@ def test_a_site_that_a_run_enabled_before_it_was_cut_off_is_disabled(host):
     survives(host)
 
 
+def test_origins_that_no_browser_sends_are_refused():
+    refused('mlflow_cors_allowed_origins has "*": write each origin as browsers send it', {"mlflow_cors_allowed_origins": ["https://a.test", "*"]})
+
+
 def test_names_of_other_sites_are_theirs(host):
     deployed({"mlflow_domain": LONG})
     assert ask(host, name=LONG).split()[0] == "401"

@@ -21,7 +21,8 @@ options:
     description:
       - For each kind a mapping of names, without the prefix of the role, to values.
       - "The kinds are V(bool), V(int) (0 or more), V(count) (1 or more), V(float) (0 or more), V(port) (1 to 65535), V(optional_port) (0 to 65535),
-        V(percent) (1 to 100), V(list), V(dict) and V(choice), where the value is a list of the value and the list of its choices."
+        V(percent) (1 to 100), V(list), V(origins) (a list of web origins), V(dict) and V(choice), where the value is a list of the value and the
+        list of its choices."
     type: dict
     required: true
   role:
@@ -97,8 +98,12 @@ KINDS = {
 # For these the sentence tells no value, which may hold a secret.
 COLLECTIONS = {
     "list": (Sequence, 'is no list: write it as one, such as ["a", "b"]'),
+    "origins": (Sequence, 'is no list: write it as one, such as ["https://notebooks.example.com"]'),
     "dict": (Mapping, 'is no mapping: write it as one, such as {"a": "b"}'),
 }
+
+# As browsers send them: with a name in letters of ASCII, without path and the scheme's own port.
+ORIGIN = re.compile(r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 
 
 def convert(kind: Kind, value: t.Any) -> bool | int | float | None:
@@ -138,6 +143,13 @@ def typed(context: Context, kinds: dict[str, dict[str, t.Any]], role: str) -> di
                 collection, problem = COLLECTIONS[name]
                 if isinstance(value, str) or not isinstance(value, collection):
                     problems.append(f"{variable_name(context, role, key, value)} {problem}.")
+                elif name == "origins":
+                    problems += [
+                        f"{variable_name(context, role, key, value)} has {json.dumps(origin, default=str)}: write each origin as browsers send it, "
+                        "SCHEME://HOST or SCHEME://HOST:PORT, without wildcard, path and the scheme's own port, such as https://notebooks.example.com."
+                        for origin in value
+                        if not ORIGIN.fullmatch(str(origin))
+                    ]
                 continue
             found = convert(KINDS[name], value)
             values[key] = value if found is None else found

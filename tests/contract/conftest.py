@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from servers import HOST, LAUNCHER, PYTHON, as_user, ask, free_port, give, postgresql_program, run_mlflow_python, wait_until_healthy, with_variable
+from servers import HOST, LAUNCHER, LISTED, PYTHON, as_user, ask, free_port, give, postgresql_program, run_mlflow_python, wait_until_healthy, with_variable
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +67,7 @@ def environ(top: Path, database: str) -> dict[str, str]:
         "MLFLOW_BACKEND_STORE_URI": database,
         "MLFLOW_ARTIFACTS_DESTINATION": str(give(home / "artifacts", "nobody")),
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST},{HOST}:8443,127.0.0.1,127.0.0.1:*",
-        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": f"https://{HOST}",
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": f"https://{HOST},{LISTED}",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }

@@ -23,6 +23,7 @@ LAUNCHER = ROOT / "roles/mlflow_systemd/files/mlflow_serve.py"
 NGINX_ROLE = ROOT / "roles/mlflow_nginx"
 PYTHON = os.environ.get("MLFLOW_TEST_PYTHON") or str(ROOT / ".cache/mlflow/bin/python")
 HOST = "mlflow.test"
+LISTED = "https://notebooks.test:8443"  # an origin of others that may ask
 
 
 def program(name: str, package: str, places: Sequence[Path] = ()) -> str:

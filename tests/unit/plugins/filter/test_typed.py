@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import typing as t
 from pathlib import Path
@@ -117,3 +118,35 @@ def test_each_name_of_before_is_told_with_the_one_that_is_read_now(old: str) -> 
     assert any(RENAMED[old] in file.read_text() for file in ROLES.glob("*/defaults/main.yml"))
     assert not any(old in re.findall(r"\w+", file.read_text()) for file in ROLES.glob("*/defaults/main.yml"))
     assert convert("int", 1, **{old: "x"})["problems"] == [f"{old} is called {RENAMED[old]} now: rename it in your inventory."]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://notebooks.example.com", "http://localhost:8888", "https://Notebooks.example.com:8443", "http://[::1]:3000", "moz-extension://0a1b-2c"],
+)
+def test_origins(origin: str) -> None:
+    assert convert("origins", [origin])["problems"] == convert("origins", [])["problems"] == []
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "https://*", "https://*.example.com", "null", "", "notebooks.example.com", "https://notebooks.example.com/", "https://notebooks.example.com/lab"]
+    + [
+        "https://notebooks.example.com:443",
+        "http://notebooks.example.com:80",
+        "https://a b",
+        "https://a,https://b",
+        "https://a\n",
+        "https://a;}",
+        "https://u@a",
+    ]
+    + ["https://bücher.example", "https://ſhop.example", None, 1, ["https://a"]],
+)
+def test_what_no_browser_sends_as_origin_is_told(origin: t.Any) -> None:
+    (problem,) = convert("origins", ["https://good.example", origin], mlflow_x=["https://good.example", origin])["problems"]
+    assert problem.startswith(f"mlflow_x has {json.dumps(origin)}: write each origin as browsers send it, SCHEME://HOST or")
+
+
+@pytest.mark.parametrize("value", ["https://a.example", {"a": "b"}, None, True])
+def test_origins_that_are_no_list_are_told(value: t.Any) -> None:
+    assert convert("origins", value)["problems"] == ['example_x is no list: write it as one, such as ["https://notebooks.example.com"].']
