@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import subprocess
 import time
 from contextlib import contextmanager
@@ -233,6 +234,52 @@ def test_selfsigned_says_nothing_of_hsts(host):
 @pytest.mark.parametrize(("version", "wanted"), [("tls1", False), ("tls1_1", False), ("tls1_2", True), ("tls1_3", True)])
 def test_old_protocols_are_refused(host, version, wanted):
     assert speaks(host, version) == wanted
+
+
+SAME = "ssl_protocols TLSv1.2 TLSv1.3; ssl_ecdh_curve X25519:prime256v1:secp384r1%s; ssl_session_timeout 1d; ssl_session_cache shared:shop:1m;"
+
+
+def seen(host) -> dict[str, object]:
+    """What clients get of what another site may decide."""
+    connect = "openssl s_client -connect mlflow.test:443 -servername mlflow.test"
+    return {
+        **{f"ssl_protocols {version}": speaks(host, version) for version in ("tls1", "tls1_1", "tls1_2", "tls1_3")},
+        **{f"ssl_ecdh_curve {group}": host.run(f"{connect} -groups {group} </dev/null").rc for group in ("X25519", "P-256", "P-384", "P-521")},
+        "ssl_session_timeout": host.run(f"sleep 1 | {connect} -tls1_3 | grep --max-count=1 lifetime").stdout,
+        # by a session's number, without a ticket; not seen without TLS 1.2
+        "ssl_session_cache": "Reused" in host.run(f"{connect} -tls1_2 -no_ticket -reconnect </dev/null").stdout,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "listen", "settings"),
+    [
+        ("aa-shop", "443 ssl", SAME.replace("TLSv1.2", "TLSv1 TLSv1.1 TLSv1.2")),
+        ("aa-shop", "443 ssl", SAME.replace("TLSv1.2 ", "")),
+        ("zzz-shop", "443 ssl", SAME.replace("TLSv1.2 ", "")),
+        ("zzz-shop", "443 ssl default_server", SAME.replace("X25519:", "").replace("shared:shop:1m", "none")),
+        ("aa-shop", "443 ssl", ""),
+    ],
+    ids=["same", "first", "last", "default", "nothing"],
+)
+def test_another_default_server_is_told_where_clients_see_it(host, name, listen, settings):
+    before = seen(host)
+    site, pair = f"/etc/nginx/sites-enabled/{name}", f"{TLS}/selfsigned"
+    newer = "X25519MLKEM768:" in host.file("/etc/nginx/sites-available/mlflow.conf").content_string
+    settings = settings.replace("%s", ":X25519MLKEM768" if newer else "")
+    server = f"server {{ listen {listen}; server_name shop.test; ssl_certificate {pair}/fullchain.pem; ssl_certificate_key {pair}/privkey.pem; {settings} }}"
+    host.run_expect([0], "printf %%s %s >%s && systemctl restart nginx", server, site)
+    try:
+        run = deploy()
+        assert recap(run)["changed"] == 0 and run.returncode == 0, run.stdout[-3000:]
+        now = seen(host)
+        unseen = "" if now["ssl_protocols tls1_2"] else "ssl_session_cache"
+        differs = {what.split()[0] for what, value in now.items() if value != before[what] and what != unseen}
+        sentence = re.search(rf"nginx takes these TLS settings of port 443 from its default server, in {site}, not from this site: ([^'\"]*)", said(run))
+        assert ("from its default server" in said(run)) == bool(sentence) == bool(differs)
+        assert not sentence or {told.split()[0] for told in sentence[1].split(", ")} == differs
+    finally:
+        host.run_expect([0], f"rm {site} && systemctl restart nginx")
 
 
 def test_plain_http_leads_there(host):

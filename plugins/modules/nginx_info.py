@@ -161,6 +161,22 @@ rivals:
       description: Whether the file has nothing but what O(names) need, so that others miss nothing without it.
       type: bool
   sample: [{file: /etc/nginx/sites-enabled/mlflow, name: mlflow.example.com, port: 80, alone: true}]
+foreign_defaults:
+  description: Files of others with the default server of a port on which O(sites) speak TLS, where some of its settings count in place of theirs.
+  returned: where it is installed
+  type: list
+  elements: dict
+  contains:
+    file:
+      description: The file, by the path that nginx reads it by.
+      type: str
+    port:
+      description: The port.
+      type: int
+    settings:
+      description: The directives that count and say something else than those of O(sites), with what they say.
+      type: dict
+  sample: [{file: /etc/nginx/sites-enabled/shop, port: 443, settings: {ssl_protocols: TLSv1.3, ssl_ecdh_curve: auto}}]
 """
 
 import glob
@@ -251,6 +267,63 @@ def rivals(config: Config, mine: set[str], names: set[str], ports: set[int]) -> 
             yield {"file": file, "name": name, "port": port, "alone": alone}
 
 
+def protocols(words: list[str]) -> frozenset[str]:
+    """Without those that AEAD ciphers rule out."""
+    return frozenset(words) & {"TLSv1.2", "TLSv1.3"}
+
+
+def curves(words: list[str]) -> frozenset[str]:
+    names = {"P-256": "prime256v1", "secp256r1": "prime256v1", "P-384": "secp384r1", "P-521": "secp521r1"}
+    return frozenset(names.get(name, name).lower() for name in words[0].split(":"))
+
+
+def seconds(words: list[str]) -> int:
+    units = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "M": 2592000, "y": 31536000}
+    return sum(int(count) * units[unit] for count, unit in re.findall(r"([0-9]+)([smhdwMy]?)", " ".join(words)))
+
+
+def cached(words: list[str]) -> bool:
+    return not {"none", "off"} & set(words)
+
+
+def foreign_defaults(config: Config, mine: set[str], version: str) -> list[dict[str, t.Any]]:
+    """OpenSSL begins a handshake, and keeps sessions, with the settings of a socket's default server; certificate and ciphers are chosen later."""
+    number = tuple(map(int, version.split(".")))
+    readers: dict[str, tuple[str, t.Callable[[list[str]], t.Any]]] = {
+        "ssl_protocols": ("TLSv1 TLSv1.1 TLSv1.2" + (" TLSv1.3" if number >= (1, 23, 4) else ""), protocols),
+        "ssl_ecdh_curve": ("auto", curves),
+        "ssl_session_timeout": ("5m", seconds),
+        "ssl_session_cache": ("none", cached),
+    }
+    if number >= (1, 29, 2):  # nginx chooses the server first
+        del readers["ssl_protocols"]
+    http = config.of("http")
+    sockets: dict[tuple[str, int], list[tuple[Directive, list[str]]]] = {}
+    for server in (directive for directive in http if directive.name == "server"):
+        for one in server.inside:
+            if one.name == "listen" and len(one.words) > 1 and port_of(one.words[1]) and "quic" not in one.words:
+                address = re.sub(r"^(\*|0\.0\.0\.0)$", "", re.sub(r"(^|:)[0-9]+$", "", one.words[1].lower()))
+                sockets.setdefault((address, port_of(one.words[1])), []).append((server, one.words[2:]))
+
+    def said(server: Directive, name: str) -> list[str]:
+        for directives in (server.inside, http):
+            words = [word for one in directives if one.name == name for word in one.words[1:]]
+            if words:
+                return words
+        return readers[name][0].split()
+
+    found: list[dict[str, t.Any]] = []
+    for (_address, port), servers in sockets.items():
+        default = next((server for server, options in servers if {"default_server", "default"} & set(options)), servers[0][0])
+        ours = next((server for server, options in servers if server.file in mine and "ssl" in options), None)
+        if ours and default.file not in mine:
+            settings = {name: " ".join(said(default, name)) for name, (_, read) in readers.items() if read(said(default, name)) != read(said(ours, name))}
+            told = {"file": default.file, "port": port, "settings": settings}
+            if settings and told not in found:
+                found.append(told)
+    return found
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -308,6 +381,7 @@ def main() -> None:
         newer=[path for path in module.params["files"] if running and changed_since(running, path)],
         clashes=sorted(clashes),
         rivals=list(rivals(config, mine, {name.lower() for name in module.params["names"]}, set(module.params["ports"]))),
+        foreign_defaults=foreign_defaults(config, mine, built(r"nginx/([0-9.]+)", "0")),
     )
 
 
