@@ -14,7 +14,7 @@ log=$PWD/tests/output/sanity.log
 # A repository of its own: ansible-test looks at the files that git knows.
 rm -rf "$copy"
 mkdir -p "$copy" "$(dirname "$log")"
-comm -z23 <(git ls-files -z --cached --others --exclude-standard ':!.ansible' | sort -zu) <(git ls-files -z --deleted | sort -zu) \
+comm -z23 <(git ls-files -z --cached --others --exclude-standard ':!.ansible' ':!collections' ':!playbooks/collections' | sort -zu) <(git ls-files -z --deleted | sort -zu) \
   | tar --create --null --files-from=- | tar --extract --directory="$copy"
 git init --quiet "$copy"
 git -C "$copy" add --all

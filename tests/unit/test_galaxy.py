@@ -43,6 +43,6 @@ def test_neither_credentials_nor_output_is_packed(tmp_path):
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as artifact:
         packed = {member.name for member in artifact if member.isfile()}
     assert packed.isdisjoint((*SECRETS, *MADE))
-    # Of the repository only what is hidden and the findings stay out.
-    assert {name for name in sources - packed if not name.startswith((".", "findings/"))} == {"galaxy.yml"}
+    # Of the repository only what is hidden, the links to it and the findings stay out.
+    assert {name for name in sources - packed if not name.startswith((".", "findings/"))} == {"collections", "galaxy.yml", "playbooks/collections"}
     assert packed - sources == {"MANIFEST.json", "FILES.json"}
