@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from documentation import documented
+from documentation import documented, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted(path.parent for path in ROOT.glob("molecule/*/molecule.yml"))
@@ -55,6 +55,9 @@ def test_commands_that_a_scenario_takes_from_the_documentation_are_there():
     headings = re.findall(r'\bdocumented\("(.+?)"\)', tests)
     assert headings
     assert all(documented(heading) for heading in headings)
+    examples = re.findall(r'\bshown\("(.+?)", "(.+?)"\)', tests)
+    assert examples
+    assert all(shown(role, text) for role, text in examples)
 
 
 def play(directory: Path, name: str, *tasks: dict) -> None:
