@@ -317,7 +317,9 @@ def foreign_defaults(config: Config, mine: set[str], version: str) -> list[dict[
         default = next((server for server, options in servers if {"default_server", "default"} & set(options)), servers[0][0])
         ours = next((server for server, options in servers if server.file in mine and "ssl" in options), None)
         if ours and default.file not in mine:
-            settings = {name: " ".join(said(default, name)) for name, (_default, read) in readers.items() if read(said(default, name)) != read(said(ours, name))}
+            settings = {
+                name: " ".join(said(default, name)) for name, (_default, read) in readers.items() if read(said(default, name)) != read(said(ours, name))
+            }
             told = {"file": default.file, "port": port, "settings": settings}
             if settings and told not in found:
                 found.append(told)
