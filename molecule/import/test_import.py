@@ -149,6 +149,7 @@ def test_the_playbook_deploys_to_groups_of_other_names(host, theirs, repository,
     run = play(repository, site({"hosts": "ml_servers", "gather_subset": ["!all"]}), program=oldest)
     succeeds(run)
     assert "MLflow is ready: https://mlflow.test" in said(run)
+    assert f"from its default server, in {SHOP_SITE.replace('available', 'enabled')}, not from this site: " in said(run)
     assert PASSWORD not in said(run)
     assert "mlflow" not in run.stderr, run.stderr  # no warning about this collection
     unchanged(play(repository, site(), program=oldest))
