@@ -7,7 +7,7 @@
 #                                                 tls on Debian 13, and each other scenario on the first one
 #   ALL=1 tests/molecule.sh                       the drills too, which take long, and default, security and tls on Debian 12
 #   JOBS=1 tests/molecule.sh                      one at a time, not two
-#   TIMEOUT=60m tests/molecule.sh                 how long one scenario may take on one platform
+#   TIMEOUT=50m tests/molecule.sh                 how long one scenario may take on one platform
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -86,7 +86,7 @@ run() { # SCENARIO PLATFORM
   [ "$1-$2" != default-debian12 ] || export MLFLOW_TEST_PYTHON_MOUNT=$python_mount
   export MLFLOW_TEST_FIGURES=$PWD/tests/output/figures-$name.jsonl
   rm -f "$MLFLOW_TEST_FIGURES"
-  MLFLOW_PLATFORM=$2 timeout --kill-after=60 "${TIMEOUT:-60m}" molecule test --scenario-name "$1" >"$log" 2>&1 </dev/null &
+  MLFLOW_PLATFORM=$2 timeout --kill-after=60 "${TIMEOUT:-50m}" molecule test --scenario-name "$1" >"$log" 2>&1 </dev/null &
   # timeout passes it on to molecule and all that molecule started.
   trap 'kill '$! TERM
   if wait $! && tests/scenario_figures.py "$MLFLOW_TEST_FIGURES" "$1" >>"$log"; then
