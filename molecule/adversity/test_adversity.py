@@ -13,6 +13,7 @@ import pytest
 from deployment import ROOT, changed, command, cut_off, deploy, recap, refused, said, unchanged
 
 GOOD = {"name": "alice", "password": "correct horse battery"}
+DRILL = pytest.mark.drill  # the others of their kind stay in `make test`
 
 
 def test_the_host_is_bare(host):
@@ -64,10 +65,10 @@ def test_values_of_another_type_stop_before_anything_changes(wrong):
     [
         ({"mlflow_tls": "letsencrypt"}, 'mlflow_tls is "letsencrypt": set it to one of acme, files, selfsigned, none.'),
         ({"mlflow_users": [{**GOOD, "name": "al:ice"}]}, "mlflow_users: the user name 'al:ice' holds a colon, which ends the name"),
-        ({"mlflow_users": [{**GOOD, "password": ""}]}, "mlflow_users: the password of user 'alice' is empty: choose one."),
-        ({"mlflow_users": [{**GOOD, "password": 5744368105847}]}, "mlflow_users: YAML takes the password of 'alice' for a number: write it in quotes."),
-        ({"mlflow_users": [GOOD, GOOD]}, "mlflow_users: it lists 'alice' more than once: keep one entry."),
-        ({"mlflow_users": ["alice", GOOD]}, "mlflow_users: it has an entry that is no mapping: write - name: alice."),
+        pytest.param({"mlflow_users": [{**GOOD, "password": ""}]}, "mlflow_users: the password of user 'alice' is empty: choose one.", marks=DRILL),
+        pytest.param({"mlflow_users": [{**GOOD, "password": 5744368105847}]}, "mlflow_users: YAML takes the password of 'alice' for a number: write it in quotes.", marks=DRILL),
+        pytest.param({"mlflow_users": [GOOD, GOOD]}, "mlflow_users: it lists 'alice' more than once: keep one entry.", marks=DRILL),
+        pytest.param({"mlflow_users": ["alice", GOOD]}, "mlflow_users: it has an entry that is no mapping: write - name: alice.", marks=DRILL),
         ({"mlflow_users": [{"name": "alice", "pasword": "x"}]}, "mlflow_users: a user has pasword, and may have name, password, password_hash, state."),
         ({"mlflow_users": []}, "mlflow_users: it is empty, so nobody could log in"),
         ({"mlflow_version": "9.9.9"}, "There are no locked requirements for MLflow 9.9.9: set mlflow_version to one of 3.16.1, 3.17.2"),
@@ -76,21 +77,21 @@ def test_values_of_another_type_stop_before_anything_changes(wrong):
             "MiB free and MLflow wants 99999999: free some, or set mlflow_home",
         ),
         ({"mlflow_domain": "MLflow.example.com"}, "mlflow_domain is mlflow.example.com, as in inventory.example: set it to the DNS name of your server."),
-        ({"mlflow_domain": "https://mlflow.test/"}, '"https://mlflow.test/" is not a host name'),
-        ({"mlflow_systemd_workers": 9999}, "set mlflow_systemd_workers to at most"),
+        pytest.param({"mlflow_domain": "https://mlflow.test/"}, '"https://mlflow.test/" is not a host name', marks=DRILL),
+        pytest.param({"mlflow_systemd_workers": 9999}, "set mlflow_systemd_workers to at most", marks=DRILL),
         ({"mlflow_systemd_pool_size": 60}, "and the database takes 100, of which 96 are MLflow's: lower mlflow_systemd_pool_size, or raise"),
-        ({"mlflow_systemd_job_execution": True, "mlflow_systemd_job_workers": 4}, "and the job workers may open"),
-        ({"mlflow_systemd_threads": 8, "mlflow_systemd_workers": 3}, "120 connections during a restart and the database takes 100"),
-        ({"mlflow_database_name": "ML-flow"}, 'mlflow_postgres_database is "ML-flow": use lower case letters'),
+        pytest.param({"mlflow_systemd_job_execution": True, "mlflow_systemd_job_workers": 4}, "and the job workers may open", marks=DRILL),
+        pytest.param({"mlflow_systemd_threads": 8, "mlflow_systemd_workers": 3}, "120 connections during a restart and the database takes 100", marks=DRILL),
+        pytest.param({"mlflow_database_name": "ML-flow"}, 'mlflow_postgres_database is "ML-flow": use lower case letters', marks=DRILL),
         ({"mlflow_database_host": "db1.test,db2.test"}, 'mlflow_database_host is "db1.test,db2.test": name one host, by its name or address'),
-        ({"mlflow_database_host": "db:5433"}, "its port goes into mlflow_database_port"),
-        ({"mlflow_systemd_environment": {"MLFLOW_STATIC_PREFIX": "/mlflow"}}, "mlflow_systemd_environment has MLFLOW_STATIC_PREFIX"),
-        ({"mlflow_database_password": "short"}, "mlflow_postgres_password has 5 characters: give it at least 12"),
+        pytest.param({"mlflow_database_host": "db:5433"}, "its port goes into mlflow_database_port", marks=DRILL),
+        pytest.param({"mlflow_systemd_environment": {"MLFLOW_STATIC_PREFIX": "/mlflow"}}, "mlflow_systemd_environment has MLFLOW_STATIC_PREFIX", marks=DRILL),
+        pytest.param({"mlflow_database_password": "short"}, "mlflow_postgres_password has 5 characters: give it at least 12", marks=DRILL),
         ({"mlflow_postgres_version": "9.6"}, "PostgreSQL 9.6 is not supported: set mlflow_postgres_version to one of 14, 15, 16, 17"),
         ({"mlflow_tls": "none"}, "mlflow_tls is none, and passwords would cross the network in plain text: set mlflow_accept_plain_http"),
-        ({"mlflow_tls": "files"}, "the certificate or its key is missing; set mlflow_tls_certificate and mlflow_tls_key"),
-        ({"mlflow_allow": ["10.0.0.0/33"]}, "mlflow_allow: '10.0.0.0/33' does not appear to be an IPv4 or IPv6 network: write addresses and networks such as"),
-        ({"mlflow_nginx_extra_directives": "satisfy # or\n 'any';\nallow 10.0.0.0/8;"}, "mlflow_nginx_extra_directives has satisfy any"),
+        pytest.param({"mlflow_tls": "files"}, "the certificate or its key is missing; set mlflow_tls_certificate and mlflow_tls_key", marks=DRILL),
+        pytest.param({"mlflow_allow": ["10.0.0.0/33"]}, "mlflow_allow: '10.0.0.0/33' does not appear to be an IPv4 or IPv6 network: write addresses and networks such as", marks=DRILL),
+        pytest.param({"mlflow_nginx_extra_directives": "satisfy # or\n 'any';\nallow 10.0.0.0/8;"}, "mlflow_nginx_extra_directives has satisfy any", marks=DRILL),
         ({"mlflow_firewall": True}, "ufw cannot be used here (no right to change the firewall of this host, as in many containers): set it to false"),
         ({"mlflow_port": 8099}, "Port 8099 is taken by python3: stop it, or set mlflow_port"),
     ],
@@ -226,17 +227,17 @@ def test_a_run_waits_for_apt(host):
     ("task", "seconds"),
     [
         ("mlflow_postgres : Install PostgreSQL", 4),
-        ("mlflow_postgres : Write the settings", 0.5),
-        ("mlflow_postgres : Create the database", 0.2),
+        pytest.param("mlflow_postgres : Write the settings", 0.5, marks=DRILL),
+        pytest.param("mlflow_postgres : Create the database", 0.2, marks=DRILL),
         ("mlflow_venv : Install MLflow", 4),
-        ("mlflow_venv : Ask MLflow for its version", 1),
-        ("mlflow_systemd : Write the programs", 0.5),
+        pytest.param("mlflow_venv : Ask MLflow for its version", 1, marks=DRILL),
+        pytest.param("mlflow_systemd : Write the programs", 0.5, marks=DRILL),
         ("mlflow_systemd : Write the secrets of a new deployment", 0.5),
-        ("mlflow_systemd : Write the unit of the service", 0.5),
-        ("mlflow_systemd : Open the sockets", 0.5),
+        pytest.param("mlflow_systemd : Write the unit of the service", 0.5, marks=DRILL),
+        pytest.param("mlflow_systemd : Open the sockets", 0.5, marks=DRILL),
         ("mlflow_systemd : Create or migrate the schema", 6),
-        ("mlflow_systemd : Start MLflow, or restart it where it runs with something older", 1),
-        ("mlflow_nginx : Write the users", 1),
+        pytest.param("mlflow_systemd : Start MLflow, or restart it where it runs with something older", 1, marks=DRILL),
+        pytest.param("mlflow_nginx : Write the users", 1, marks=DRILL),
         ("mlflow_nginx : Write the site", 0.5),
     ],
     ids=lambda value: value.split(" : ")[-1] if isinstance(value, str) else "",
@@ -312,7 +313,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("task", CHANGES)
+@pytest.mark.parametrize("task", [pytest.param(task, marks=DRILL if number else ()) for number, task in enumerate(CHANGES)])
 def test_a_check_before_a_change_shows_it(task):
     run = deploy({**LET_IN, **CHANGES[task]}, "--check", "--diff")
     assert run.returncode == 0, run.stdout[-3000:]

@@ -251,6 +251,7 @@ def seen(host) -> dict[str, object]:
     }
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize(
     ("name", "listen", "settings"),
     [
@@ -286,6 +287,7 @@ def test_plain_http_leads_there(host):
     assert "Welcome to nginx" in curl(host, "--header", "Host: other.test", "http://mlflow.test/"), "the default site goes on"
 
 
+@pytest.mark.drill
 def test_selfsigned_is_renewed_before_it_ends(host):
     """Ten days before, by an authority that stays."""
     authority, before = host.file(CA).content_string, serial(host)
@@ -331,14 +333,14 @@ def passphrase(company, top):
     ("make", "sentence"),
     [
         (wrong_key, "mlflow_tls_certificate, mlflow_tls_key: the certificate does not fit its key"),
-        (passphrase, "has a key with a passphrase, which a server could not open"),
+        pytest.param(passphrase, "has a key with a passphrase, which a server could not open", marks=pytest.mark.drill),
         (lambda company, top: company.issue(top, "mlflow.test", last_day=0), "is refused by clients (certificate has expired): renew it"),
-        (lambda company, top: company.issue(top, "mlflow.test", first_day=1), "is refused by clients (certificate is not yet valid)"),
-        (lambda company, top: company.issue(top, "other.test"), "is not for the name mlflow.test: get one for all names"),
-        (lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_domain_aliases": ["alias.test"]}, "is not for the name alias.test"),
-        (lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_tls_key": "/nowhere.pem"}, "cannot be read (No such file or directory)"),
-        (lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_tls_key": str(Path(__file__))}, "is not usable PEM"),
-        (lambda company, top: FILES, "mlflow_tls is files, but the certificate or its key is missing"),
+        pytest.param(lambda company, top: company.issue(top, "mlflow.test", first_day=1), "is refused by clients (certificate is not yet valid)", marks=pytest.mark.drill),
+        pytest.param(lambda company, top: company.issue(top, "other.test"), "is not for the name mlflow.test: get one for all names", marks=pytest.mark.drill),
+        pytest.param(lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_domain_aliases": ["alias.test"]}, "is not for the name alias.test", marks=pytest.mark.drill),
+        pytest.param(lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_tls_key": "/nowhere.pem"}, "cannot be read (No such file or directory)", marks=pytest.mark.drill),
+        pytest.param(lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_tls_key": str(Path(__file__))}, "is not usable PEM", marks=pytest.mark.drill),
+        pytest.param(lambda company, top: FILES, "mlflow_tls is files, but the certificate or its key is missing", marks=pytest.mark.drill),
     ],
     ids=["key", "passphrase", "expired", "early", "name", "alias", "missing", "garbage", "unset"],
 )
@@ -375,6 +377,7 @@ def test_hsts_is_on_everything(host):
     assert " 401" in answer and "strict-transport-security" in answer.lower()
 
 
+@pytest.mark.drill
 def test_files_may_be_on_the_server(host, company, tmp_path):
     variables = company.issue(tmp_path, "mlflow.test")
     on_server = {"mlflow_tls_on_server": True, "mlflow_tls_certificate": "/etc/ssl/mlflow.pem", "mlflow_tls_key": "/etc/ssl/private/mlflow.key"}
@@ -459,6 +462,7 @@ def test_acme_renews_while_nginx_serves(host):
     assert host.check_output("cat /run/nginx.pid") == process
 
 
+@pytest.mark.drill
 def test_acme_renewal_that_fails_says_so(host, acme):
     before = serial(host)
     hosts_file(acme, "127.0.0.1", "alias.test")
@@ -472,6 +476,7 @@ def test_acme_renewal_that_fails_says_so(host, acme):
     assert "The renewal of its certificate fails, see: journalctl -u mlflow-certificate" in said(run)
 
 
+@pytest.mark.drill
 def test_acme_renewal_that_nginx_refuses_is_tried_again(host, acme):
     hosts_file(acme, host.check_output("hostname --all-ip-addresses").split()[0], "alias.test")
     before = serial(host)

@@ -195,7 +195,8 @@ def asked_all_the_time(addresses: Sequence[Path]) -> Iterator[None]:
     def client(address: Path) -> None:
         while not stop.is_set():
             try:
-                answers.append(ask(address, "POST", "/api/2.0/mlflow/experiments/search", {"max_results": 1}).status)
+                answer = ask(address, "POST", "/api/2.0/mlflow/experiments/search", {"max_results": 1})
+                answers.append(answer.status if answer.status == 200 else f"{answer.status}: {answer.body}")
             except OSError as error:
                 answers.append(repr(error))
 

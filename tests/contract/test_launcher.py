@@ -250,6 +250,25 @@ def test_restart_fails_nothing(launch):
         time.sleep(2)
 
 
+def test_closing_idle_connections_disturbs_no_request():
+    code = f"""
+import sys, threading
+sys.path.insert(0, {str(LAUNCHER.parent)!r})
+import mlflow.server.fastapi_app, mlflow_serve, sqlalchemy
+mlflow_serve.keep_engines()
+engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.QueuePool)
+for _count in range(100):
+    engine.connect().close()
+    closing = threading.Thread(target=mlflow_serve.close_idle_connections)
+    closing.start()
+    while closing.is_alive():
+        tuple(number for number in range(50))
+    assert engine.pool.checkedin() == 0
+print("done")
+"""
+    assert run_mlflow_python(code).split() == ["done"]
+
+
 def test_sends_nothing_where_mlflow_has_no_telemetry_client():
     """A release may have it elsewhere, or no more."""
     code = f"""

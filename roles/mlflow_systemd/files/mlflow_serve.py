@@ -54,6 +54,9 @@ PIECES, PIECES_AGE = ".artifact.uploading.*", 24 * 60
 # Job processes are many, and each needs few database connections.
 JOB_POOL = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "2", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "2"}
 
+# Of this worker, with connections to the database; MLflow keeps them as long.
+ENGINES: set[t.Any] = set()
+
 # Of ASGI and WSGI.
 Scope = dict[str, t.Any]
 Message = dict[str, t.Any]
@@ -361,11 +364,18 @@ def proxy_transfers() -> None:
     handlers.MultipartDownloadMixin = handlers.MultipartUploadMixin = Unsupported
 
 
+def keep_engines() -> None:
+    """Know what holds connections to the database. gc.get_objects() knows too, and makes `tuple()` fail in other threads (SystemError)."""
+    from sqlalchemy import Engine, event
+
+    @event.listens_for(Engine, "engine_connect")
+    def keep(connection: t.Any) -> None:
+        ENGINES.add(connection.engine)
+
+
 def close_idle_connections() -> None:
     """To the database: there may be few, and the next workers need them."""
-    from sqlalchemy import Engine
-
-    for engine in [found for found in gc.get_objects() if issubclass(type(found), Engine)]:
+    for engine in list(ENGINES):
         engine.dispose()  # those in use are closed when they are given back
 
 
@@ -560,6 +570,7 @@ def serve() -> None:
             import uvicorn.protocols.http.auto  # noqa: F401 - loaded before the fork, to be shared
             from mlflow.server.fastapi_app import app
 
+            keep_engines()
             keep_compressed()
             if os.environ.get("MLFLOW_SERVE_DIRECT_TRANSFERS") != "true":
                 proxy_transfers()
