@@ -66,7 +66,11 @@ def test_values_of_another_type_stop_before_anything_changes(wrong):
         ({"mlflow_tls": "letsencrypt"}, 'mlflow_tls is "letsencrypt": set it to one of acme, files, selfsigned, none.'),
         ({"mlflow_users": [{**GOOD, "name": "al:ice"}]}, "mlflow_users: the user name 'al:ice' holds a colon, which ends the name"),
         pytest.param({"mlflow_users": [{**GOOD, "password": ""}]}, "mlflow_users: the password of user 'alice' is empty: choose one.", marks=DRILL),
-        pytest.param({"mlflow_users": [{**GOOD, "password": 5744368105847}]}, "mlflow_users: YAML takes the password of 'alice' for a number: write it in quotes.", marks=DRILL),
+        pytest.param(
+            {"mlflow_users": [{**GOOD, "password": 5744368105847}]},
+            "mlflow_users: YAML takes the password of 'alice' for a number: write it in quotes.",
+            marks=DRILL,
+        ),
         pytest.param({"mlflow_users": [GOOD, GOOD]}, "mlflow_users: it lists 'alice' more than once: keep one entry.", marks=DRILL),
         pytest.param({"mlflow_users": ["alice", GOOD]}, "mlflow_users: it has an entry that is no mapping: write - name: alice.", marks=DRILL),
         ({"mlflow_users": [{"name": "alice", "pasword": "x"}]}, "mlflow_users: a user has pasword, and may have name, password, password_hash, state."),
@@ -90,8 +94,14 @@ def test_values_of_another_type_stop_before_anything_changes(wrong):
         ({"mlflow_postgres_version": "9.6"}, "PostgreSQL 9.6 is not supported: set mlflow_postgres_version to one of 14, 15, 16, 17"),
         ({"mlflow_tls": "none"}, "mlflow_tls is none, and passwords would cross the network in plain text: set mlflow_accept_plain_http"),
         pytest.param({"mlflow_tls": "files"}, "the certificate or its key is missing; set mlflow_tls_certificate and mlflow_tls_key", marks=DRILL),
-        pytest.param({"mlflow_allow": ["10.0.0.0/33"]}, "mlflow_allow: '10.0.0.0/33' does not appear to be an IPv4 or IPv6 network: write addresses and networks such as", marks=DRILL),
-        pytest.param({"mlflow_nginx_extra_directives": "satisfy # or\n 'any';\nallow 10.0.0.0/8;"}, "mlflow_nginx_extra_directives has satisfy any", marks=DRILL),
+        pytest.param(
+            {"mlflow_allow": ["10.0.0.0/33"]},
+            "mlflow_allow: '10.0.0.0/33' does not appear to be an IPv4 or IPv6 network: write addresses and networks such as",
+            marks=DRILL,
+        ),
+        pytest.param(
+            {"mlflow_nginx_extra_directives": "satisfy # or\n 'any';\nallow 10.0.0.0/8;"}, "mlflow_nginx_extra_directives has satisfy any", marks=DRILL
+        ),
         ({"mlflow_firewall": True}, "ufw cannot be used here (no right to change the firewall of this host, as in many containers): set it to false"),
         ({"mlflow_port": 8099}, "Port 8099 is taken by python3: stop it, or set mlflow_port"),
     ],

@@ -335,11 +335,23 @@ def passphrase(company, top):
         (wrong_key, "mlflow_tls_certificate, mlflow_tls_key: the certificate does not fit its key"),
         pytest.param(passphrase, "has a key with a passphrase, which a server could not open", marks=pytest.mark.drill),
         (lambda company, top: company.issue(top, "mlflow.test", last_day=0), "is refused by clients (certificate has expired): renew it"),
-        pytest.param(lambda company, top: company.issue(top, "mlflow.test", first_day=1), "is refused by clients (certificate is not yet valid)", marks=pytest.mark.drill),
+        pytest.param(
+            lambda company, top: company.issue(top, "mlflow.test", first_day=1), "is refused by clients (certificate is not yet valid)", marks=pytest.mark.drill
+        ),
         pytest.param(lambda company, top: company.issue(top, "other.test"), "is not for the name mlflow.test: get one for all names", marks=pytest.mark.drill),
-        pytest.param(lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_domain_aliases": ["alias.test"]}, "is not for the name alias.test", marks=pytest.mark.drill),
-        pytest.param(lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_tls_key": "/nowhere.pem"}, "cannot be read (No such file or directory)", marks=pytest.mark.drill),
-        pytest.param(lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_tls_key": str(Path(__file__))}, "is not usable PEM", marks=pytest.mark.drill),
+        pytest.param(
+            lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_domain_aliases": ["alias.test"]},
+            "is not for the name alias.test",
+            marks=pytest.mark.drill,
+        ),
+        pytest.param(
+            lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_tls_key": "/nowhere.pem"},
+            "cannot be read (No such file or directory)",
+            marks=pytest.mark.drill,
+        ),
+        pytest.param(
+            lambda company, top: {**company.issue(top, "mlflow.test"), "mlflow_tls_key": str(Path(__file__))}, "is not usable PEM", marks=pytest.mark.drill
+        ),
         pytest.param(lambda company, top: FILES, "mlflow_tls is files, but the certificate or its key is missing", marks=pytest.mark.drill),
     ],
     ids=["key", "passphrase", "expired", "early", "name", "alias", "missing", "garbage", "unset"],
