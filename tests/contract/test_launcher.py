@@ -256,14 +256,14 @@ import sys, threading
 sys.path.insert(0, {str(LAUNCHER.parent)!r})
 import mlflow.server.fastapi_app, mlflow_serve, sqlalchemy
 mlflow_serve.keep_engines()
-engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.QueuePool)
-for _count in range(100):
-    engine.connect().close()
-    closing = threading.Thread(target=mlflow_serve.close_idle_connections)
-    closing.start()
-    while closing.is_alive():
-        tuple(number for number in range(50))
-    assert engine.pool.checkedin() == 0
+engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.QueuePool, connect_args={{"check_same_thread": False}})
+engine.connect().close()
+mlflow_serve.close_idle_connections()
+assert engine.pool.checkedin() == 0
+closing = threading.Thread(target=lambda: [mlflow_serve.close_idle_connections() for _count in range(100)])
+closing.start()
+while closing.is_alive():
+    tuple(number for number in range(50))
 print("done")
 """
     assert run_mlflow_python(code).split() == ["done"]
