@@ -11,6 +11,7 @@ import time
 from urllib.parse import quote
 
 import pytest
+from documentation import documented
 
 SOCKET = "/run/mlflow/mlflow.sock"
 AUTHORITY = "/etc/nginx/mlflow/tls/selfsigned/ca.pem"
@@ -33,6 +34,12 @@ def health(host, user: str = "root"):
 def test_service_runs_now_and_at_boot(host, name):
     assert host.service(name).is_running
     assert host.service(name).is_enabled
+
+
+def test_what_the_person_on_call_types_answers(host):
+    for line in documented("On call"):
+        if not line.startswith("ansible-playbook"):
+            assert host.run("bash -c %s", line).stderr == "", line
 
 
 def test_only_nginx_and_ssh_listen_outside(host):
