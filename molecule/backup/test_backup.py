@@ -225,7 +225,8 @@ def test_what_was_added_later_goes(host, written, kept, files):
 def test_a_flipped_byte_is_found(host, written):
     deployed(LOCAL | {"mlflow_backup_check_runs": 1})
     pack = host.check_output("find /srv/backup/data -type f -size +20k | sort | head -n 1")
-    host.run_expect([0], "cp --preserve %s /root/pack && printf x | dd of=%s bs=1 seek=9999 conv=notrunc", pack, pack)
+    flip = "import sys; file = open(sys.argv[1], 'r+b'); file.seek(9999); byte = file.read(1)[0]; file.seek(9999); file.write(bytes([byte ^ 1]))"
+    host.run_expect([0], "cp --preserve %s /root/pack && python3 -c %s %s", pack, flip, pack)
     failed(host, "restic could not verify the repository, whose data may be damaged")
     host.run_expect([0], "cp --preserve /root/pack %s && systemctl start mlflow-backup.service", pack)
 
