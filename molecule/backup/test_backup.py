@@ -259,6 +259,8 @@ def test_a_fresh_host_takes_over(host, written, kept, files, store):
     assert (CREDENTIALS / "mlflow.test.ca.txt").read_text() == authority, "clients trust it as before"
     fresh.run_expect([0], "grep -v mlflow.test /etc/hosts >/root/hosts; echo '127.0.0.1 mlflow.test' >>/root/hosts; cat /root/hosts >/etc/hosts")
     assert client(fresh, "read") == written
+    deployed(REMOTE | ON_FRESH)  # a certificate for its address
+    assert (CREDENTIALS / "mlflow.test.ca.txt").read_text() == authority
     unchanged(REMOTE | ON_FRESH)
     deployed(REMOTE | ON_FRESH, playbook=BACKUP)
 
@@ -266,6 +268,7 @@ def test_a_fresh_host_takes_over(host, written, kept, files, store):
 def test_without_a_repository_nothing_of_it_is_left(host):
     fresh = testinfra.get_host(f"podman://{FRESH}")
     deployed(ON_FRESH)
-    assert not fresh.file("/etc/systemd/system/mlflow-backup.timer").exists
+    assert fresh.check_output("systemctl list-units --all --plain --no-legend 'mlflow-backup*'") == ""
+    assert not fresh.file("/usr/local/libexec/mlflow_backup.py").exists
     assert fresh.file("/etc/mlflow-backup/password").exists, "the repository is of no use without it"
     assert recap(deploy(ON_FRESH))["changed"] == 0
