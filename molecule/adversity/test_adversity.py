@@ -242,7 +242,7 @@ def test_a_run_waits_for_apt(host):
         ("mlflow_venv : Install MLflow", 4),
         pytest.param("mlflow_venv : Ask MLflow for its version", 1, marks=DRILL),
         pytest.param("mlflow_systemd : Write the programs", 0.5, marks=DRILL),
-        ("mlflow_systemd : Write the secrets of a new deployment", 0.5),
+        ("mlflow_systemd : Write the secrets", 0.5),
         pytest.param("mlflow_systemd : Write the unit of the service", 0.5, marks=DRILL),
         pytest.param("mlflow_systemd : Open the sockets", 0.5, marks=DRILL),
         ("mlflow_systemd : Create or migrate the schema", 6),

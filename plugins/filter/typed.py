@@ -21,8 +21,8 @@ options:
     description:
       - For each kind a mapping of names, without the prefix of the role, to values.
       - "The kinds are V(bool), V(int) (0 or more), V(count) (1 or more), V(float) (0 or more), V(port) (1 to 65535), V(optional_port) (0 to 65535),
-        V(percent) (1 to 100), V(list), V(origins) (a list of web origins), V(dict) and V(choice), where the value is a list of the value and the
-        list of its choices."
+        V(percent) (1 to 100), V(list), V(origins) (a list of web origins), V(dict), V(labels) (what of a deployment is replaced, by its label) and
+        V(choice), where the value is a list of the value and the list of its choices."
     type: dict
     required: true
   role:
@@ -100,7 +100,10 @@ COLLECTIONS = {
     "list": (Sequence, 'is no list: write it as one, such as ["a", "b"]'),
     "origins": (Sequence, 'is no list: write it as one, such as ["https://notebooks.example.com"]'),
     "dict": (Mapping, 'is no mapping: write it as one, such as {"a": "b"}'),
+    "labels": (Mapping, 'is no mapping: write it as one, such as {"users": "2026-11-28"}'),
 }
+ROTATED = ("users", "secrets", "ca")
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+-]*", re.ASCII)
 
 # As browsers send them: with a name in letters of ASCII, without path and the scheme's own port.
 ORIGIN = re.compile(r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
@@ -116,6 +119,17 @@ def convert(kind: Kind, value: t.Any) -> bool | int | float | None:
         return None
     number = kind.type(match[1])
     return number if kind.lowest <= number and (kind.highest is None or number <= kind.highest) else None
+
+
+def label_problem(part: str, label: t.Any) -> str:
+    """What is wrong with a part of the deployment that is to be replaced, as the end of a sentence."""
+    if part == "database":
+        return "has database, whose password is not generated: change mlflow_database_password instead."
+    if part not in ROTATED:
+        return f"has {json.dumps(part)}: it may have {', '.join(ROTATED)}."
+    if isinstance(label, bool) or not LABEL.fullmatch(str(label)):
+        return f"has {json.dumps(label, default=str)} for {part}: write a label of letters, digits and _.:+-, such as a date."
+    return ""
 
 
 def variable_name(context: Context, role: str, key: str, value: t.Any) -> str:
@@ -143,6 +157,9 @@ def typed(context: Context, kinds: dict[str, dict[str, t.Any]], role: str) -> di
                 collection, problem = COLLECTIONS[name]
                 if isinstance(value, str) or not isinstance(value, collection):
                     problems.append(f"{variable_name(context, role, key, value)} {problem}.")
+                elif name == "labels":
+                    found_problems = (label_problem(str(part), label) for part, label in value.items())
+                    problems += [f"{variable_name(context, role, key, value)} {text}" for text in found_problems if text]
                 elif name == "origins":
                     problems += [
                         f"{variable_name(context, role, key, value)} has {json.dumps(origin, default=str)}: write each origin as browsers send it, "

@@ -30,6 +30,10 @@ SELECT current_setting('server_version_num')::int / 10000,
         WHERE c.relname = 'alembic_version' AND c.relkind = 'r'
           AND EXISTS (SELECT FROM pg_class e WHERE e.relnamespace = n.oid AND e.relname = 'experiments'))
 """
+SEALED = {
+    "secrets": "SELECT count(*), coalesce(max(kek_version), 0) FROM secrets",
+    "webhooks": "SELECT count(secret), 0 FROM webhooks",
+}
 
 
 def revisions(package: Path) -> dict[str, list[str]]:
@@ -59,6 +63,8 @@ def ask(starting: bool = False) -> dict[str, t.Any]:
     size       of the tables without their indexes, in bytes
     server     the major release of PostgreSQL
     judges     how many are set to score new traces; not asked at a start
+    sealed     how many API keys and webhooks it stored encrypted; not asked at a start
+    kek        the highest version of the passphrase that API keys are encrypted with, 0 without any; not asked at a start
     """
     # The package is found, not imported.
     mlflow = find_spec("mlflow")
@@ -76,10 +82,16 @@ def ask(starting: bool = False) -> dict[str, t.Any]:
         if cursor.fetchone()[0]:
             cursor.execute(f'SELECT version_num FROM "{schema}".alembic_version')  # noqa: S608 - no other word of it is anybody's
             found = {row[0] for row in cursor if re.fullmatch("[0-9a-f]{1,32}", row[0])}
-        judges = 0
-        # A hint, for which no start waits; another release may keep them in another way.
+        judges = sealed = kek = 0
+        # For no start; another release may keep them in another way.
         with suppress(psycopg2.Error):
-            if not starting:
+            if not starting and found:
+                for table, count in SEALED.items():
+                    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
+                    if cursor.fetchone()[0]:
+                        cursor.execute(count)
+                        more, version = cursor.fetchone()
+                        sealed, kek = sealed + more, max(kek, version)
                 cursor.execute("SELECT count(*) FROM online_scoring_configs WHERE sample_rate > 0")
                 judges = cursor.fetchone()[0]
 
@@ -89,7 +101,7 @@ def ask(starting: bool = False) -> dict[str, t.Any]:
         state = "hidden" if set(schemas) - {schema} else "empty"
     return {
         "state": state, "revisions": sorted(found), "schema": schema or "", "schemas": sorted(schemas), "tables": tables, "size": size, "server": server,
-        "judges": judges,
+        "judges": judges, "sealed": sealed, "kek": kek,
     }  # fmt: skip
 
 
