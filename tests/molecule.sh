@@ -33,7 +33,7 @@ fi
 
 # Prints "SCENARIO PLATFORM" for each job; with an argument, for those of ALL=1.
 jobs_of() {
-  local all=${1:-} drills=' backup existing import neighbours remove restart repair security storage upgrade ' scenario on platform
+  local all=${1:-} drills=' backup existing import neighbours remove restart repair rotate security storage upgrade ' scenario on platform
   # The long ones first.
   for scenario in adversity security tls default $(ls molecule); do
     [ -e "molecule/$scenario/molecule.yml" ] || continue

@@ -158,8 +158,8 @@ def typed(context: Context, kinds: dict[str, dict[str, t.Any]], role: str) -> di
                 if isinstance(value, str) or not isinstance(value, collection):
                     problems.append(f"{variable_name(context, role, key, value)} {problem}.")
                 elif name == "labels":
-                    found_problems = (label_problem(str(part), label) for part, label in value.items())
-                    problems += [f"{variable_name(context, role, key, value)} {text}" for text in found_problems if text]
+                    variable = variable_name(context, role, key, value)
+                    problems += [f"{variable} {text}" for part in value if (text := label_problem(str(part), value[part]))]
                 elif name == "origins":
                     problems += [
                         f"{variable_name(context, role, key, value)} has {json.dumps(origin, default=str)}: write each origin as browsers send it, "

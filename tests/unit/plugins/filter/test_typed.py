@@ -77,7 +77,7 @@ def test_what_is_no_choice_is_named(value: t.Any, shown: str) -> None:
     assert convert("choice", [value, ["no", "safe"]])["problems"] == [f"example_x is {shown}: set it to one of no, safe."]
 
 
-@pytest.mark.parametrize("kind, value", [("list", []), ("list", ["a"]), ("dict", {}), ("dict", {"a": "b"})])
+@pytest.mark.parametrize("kind, value", [("list", []), ("list", ["a"]), ("dict", {}), ("dict", {"a": "b"}), ("labels", {"users": "2026-11", "ca": 7})])
 def test_lists_and_mappings_are_checked_alone(kind: str, value: t.Any) -> None:
     assert convert(kind, value) == {"problems": []}
 
@@ -89,6 +89,11 @@ def test_lists_and_mappings_are_checked_alone(kind: str, value: t.Any) -> None:
         ("list", {"a": 1}, 'example_x is no list: write it as one, such as ["a", "b"].'),
         ("list", None, 'example_x is no list: write it as one, such as ["a", "b"].'),
         ("dict", "a=b", 'example_x is no mapping: write it as one, such as {"a": "b"}.'),
+        ("labels", "users", 'example_x is no mapping: write it as one, such as {"users": "2026-11-28"}.'),
+        ("labels", {"people": "a"}, 'example_x has "people": it may have users, secrets, ca.'),
+        ("labels", {"users": True}, "example_x has true for users: write a label of letters, digits and _.:+-, such as a date."),
+        ("labels", {"ca": ""}, 'example_x has "" for ca: write a label of letters, digits and _.:+-, such as a date.'),
+        ("labels", {"database": "a"}, "example_x has database, whose password is not generated: change mlflow_database_password instead."),
         ("dict", ["a"], 'example_x is no mapping: write it as one, such as {"a": "b"}.'),
     ],
 )
