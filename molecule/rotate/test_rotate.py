@@ -102,9 +102,11 @@ def test_a_label_that_stays_rotates_once(host, webhook):
     unchanged(rotate(secrets="1"))
 
 
-@pytest.mark.parametrize(("label", "task", "seconds"), [("2", "Write the secrets", 1.5), ("3", "Encrypt it while MLflow is stopped", 1.0)])
+@pytest.mark.parametrize(
+    ("label", "task", "seconds"), [("2", "mlflow_systemd : Write the secrets", 1.5), ("3", "mlflow_systemd : Encrypt it while MLflow is stopped", 1.0)]
+)
 def test_a_rotation_that_is_cut_off_is_finished_by_the_next_run(host, webhook, label, task, seconds):
-    cut_off(f"mlflow_systemd : {task}", seconds, rotate(secrets=label))
+    cut_off(task, seconds, rotate(secrets=label))
     deployed(rotate(secrets=label))
     (version,) = versions(host)
     assert f'MLFLOW_CRYPTO_KEK_VERSION="{version}"' in host.file(SECRETS).content_string

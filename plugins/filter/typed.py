@@ -159,7 +159,8 @@ def typed(context: Context, kinds: dict[str, dict[str, t.Any]], role: str) -> di
                     problems.append(f"{variable_name(context, role, key, value)} {problem}.")
                 elif name == "labels":
                     variable = variable_name(context, role, key, value)
-                    problems += [f"{variable} {text}" for part in value if (text := label_problem(str(part), value[part]))]
+                    labels: Mapping[str, t.Any] = dict(value)
+                    problems += [f"{variable} {text}" for part in labels if (text := label_problem(str(part), labels[part]))]
                 elif name == "origins":
                     problems += [
                         f"{variable_name(context, role, key, value)} has {json.dumps(origin, default=str)}: write each origin as browsers send it, "
