@@ -368,9 +368,7 @@ def keep_engines() -> None:
     """Know what holds connections to the database. gc.get_objects() knows too, and makes `tuple()` fail in other threads (SystemError)."""
     from sqlalchemy import Engine, event
 
-    @event.listens_for(Engine, "engine_connect")
-    def keep(connection: t.Any) -> None:
-        ENGINES.add(connection.engine)
+    event.listen(Engine, "engine_connect", lambda connection: ENGINES.add(connection.engine))
 
 
 def close_idle_connections() -> None:
