@@ -46,6 +46,7 @@ def deploy(directory: Path, names: list[str], others: list[str], *options: str) 
         "__mlflow_nginx_names": names + others,
         "__mlflow_nginx_unlisted_addresses": others,
         "__mlflow_nginx_ca": str(directory / "fetched.txt"),
+        "__mlflow_nginx_host": {"paths": {}},
     }
     environment = {**os.environ, "ANSIBLE_HOME": str(directory / "home"), "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_NOCOLOR": "1"}
     command = [sys.executable, "-m", "ansible", "playbook", str(directory / "play.yml"), "--extra-vars", json.dumps(variables), *options]
