@@ -65,7 +65,9 @@ import string
 import typing as t
 from collections.abc import Mapping
 
-PASSPHRASE, VERSION, KEY = "MLFLOW_CRYPTO_KEK_PASSPHRASE", "MLFLOW_CRYPTO_KEK_VERSION", "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
+PASSPHRASE = "MLFLOW_CRYPTO_KEK_PASSPHRASE"
+VERSION = "MLFLOW_CRYPTO_KEK_VERSION"
+KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 LINE = re.compile(r'^(\w+)="((?:[^"\\]|\\.)*)"$', re.MULTILINE)
 LABEL = re.compile(r"^# mlflow_rotate: (.*)$", re.MULTILINE)
 FIRST = 2  # MLflow counts from 1, which is what it encrypted with the constant of its source
