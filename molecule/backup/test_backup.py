@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import testinfra
-from deployment import deploy, deployed, recap, refused, said, unchanged
+from deployment import deploy, deployed, refused, said, unchanged
 
 SERVER = os.environ["MLFLOW_TEST_SERVER"]
 FRESH, STORE = (SERVER.replace("-server", end) for end in ("-fresh", "-store"))
@@ -213,6 +213,16 @@ def test_what_was_destroyed_comes_back(host, written, kept, files):
     unchanged(LOCAL)
 
 
+def test_what_mlflow_planted_is_no_leftover_of_a_restore(host, written, kept, files):
+    planted = f"{ARTIFACTS}/.mlflow-restore"
+    host.run_expect([0], "mkdir -p /srv/theirs/old && touch /srv/theirs/old/file && runuser -u mlflow -- ln -s /srv/theirs %s", planted)
+    restored(f"{planted} is not from a restore: look at it, and remove it.", LOCAL | {"mlflow_restore_replace": True})
+    assert host.file("/srv/theirs/old/file").exists
+    host.run_expect([0], "rm %s", planted)
+    assert content(host) == kept
+    assert artifacts(host) == files
+
+
 def test_what_was_added_later_goes(host, written, kept, files):
     client(host, "write")
     assert content(host) != kept
@@ -265,10 +275,13 @@ def test_a_fresh_host_takes_over(host, written, kept, files, store):
     deployed(REMOTE | ON_FRESH, playbook=BACKUP)
 
 
-def test_without_a_repository_nothing_of_it_is_left(host):
+def test_without_a_repository_the_backups_go_on_until_they_are_ended(host):
     fresh = testinfra.get_host(f"podman://{FRESH}")
-    deployed(ON_FRESH)
+    unchanged(ON_FRESH)
+    assert fresh.check_output("systemctl is-active mlflow-backup.timer") == "active"
+    deployed(ON_FRESH, "--tags=mlflow_backup", playbook="playbooks/remove.yml")
     assert fresh.check_output("systemctl list-units --all --plain --no-legend 'mlflow-backup*'") == ""
     assert not fresh.file("/usr/local/libexec/mlflow_backup.py").exists
     assert fresh.file("/etc/mlflow-backup/password").exists, "the repository is of no use without it"
-    assert recap(deploy(ON_FRESH))["changed"] == 0
+    assert fresh.service("mlflow").is_running
+    unchanged(ON_FRESH)

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 from conftest import AUTHORITY, CREDENTIALS, PORT, SECRET, USERS, client, gateway, password, status, versions
-from deployment import ROOT, cut_off, deploy, deployed, recap, refused, said, unchanged
+from deployment import ROOT, cut_off, deploy, deployed, deployed_by, recap, refused, said, unchanged
 from documentation import documented
 
 EARLIER = "844ae60"  # the last that gave MLflow no secrets
@@ -32,15 +32,7 @@ def rotate(**labels: str) -> dict:
 @pytest.fixture(scope="module")
 def webhook(host, tmp_path_factory) -> str:
     """The earlier version deploys, and a user has MLflow keep an API key and a webhook, whose id it is."""
-    checkout = tmp_path_factory.mktemp("earlier") / "checkout"
-    subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", checkout, EARLIER], check=True, capture_output=True)
-    try:
-        command = ["ansible-playbook", "site.yml", "--inventory", os.environ["MLFLOW_TEST_INVENTORY"], "--extra-vars", json.dumps(USERS)]
-        environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{checkout}/.ansible/collections", "ANSIBLE_CONFIG": f"{checkout}/ansible.cfg"}
-        run = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
-        assert run.returncode == 0, run.stdout[-3000:]
-    finally:
-        subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", checkout], check=True)
+    deployed_by(EARLIER, USERS, tmp_path_factory.mktemp("earlier") / "checkout")
     assert not host.file(SECRETS).exists
     return client(host, "keep.py", f"http://127.0.0.1:{PORT}", SECRET)[-1]
 

@@ -6,13 +6,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import testinfra
-from deployment import ROOT, deploy, deployed, recap, refused, said, unchanged
+from deployment import deploy, deployed, deployed_by, recap, refused, said, unchanged
 from documentation import documented
 
 EARLIER = "0b3ceb3"  # whose files bear no mark, and whose MLflow owns its data directory
@@ -59,15 +58,7 @@ def running(host) -> str:
 @pytest.fixture(scope="module")
 def written(host, tmp_path_factory) -> list:
     """The earlier version of this collection deploys, and a user logs a run."""
-    checkout = tmp_path_factory.mktemp("earlier") / "checkout"
-    subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", checkout, EARLIER], check=True, capture_output=True)
-    try:
-        command = ["ansible-playbook", "site.yml", "--inventory", os.environ["MLFLOW_TEST_INVENTORY"], "--extra-vars", json.dumps(OLD)]
-        environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{checkout}/.ansible/collections", "ANSIBLE_CONFIG": f"{checkout}/ansible.cfg"}
-        run = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
-        assert run.returncode == 0, run.stdout[-3000:]
-    finally:
-        subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", checkout], check=True)
+    deployed_by(EARLIER, OLD, tmp_path_factory.mktemp("earlier") / "checkout")
     assert host.check_output("stat --format=%%U %s", DATA) == "mlflow", "the earlier version"
     return client(host, "write", "first")
 

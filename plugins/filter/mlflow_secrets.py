@@ -65,9 +65,9 @@ import string
 import typing as t
 from collections.abc import Mapping
 
-PASSPHRASE = "MLFLOW_CRYPTO_KEK_PASSPHRASE"
-VERSION = "MLFLOW_CRYPTO_KEK_VERSION"
-KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
+KEK = "MLFLOW_CRYPTO_KEK_PASSPHRASE"
+KEK_VERSION = "MLFLOW_CRYPTO_KEK_VERSION"
+WEBHOOK_KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 LINE = re.compile(r'^(\w+)="((?:[^"\\]|\\.)*)"$', re.MULTILINE)
 LABEL = re.compile(r"^# mlflow_rotate: (.*)$", re.MULTILINE)
 FIRST = 2  # MLflow counts from 1, which is what it encrypted with the constant of its source
@@ -91,13 +91,13 @@ def key() -> str:
 
 def problem(name: str, value: t.Any) -> str:
     """What is wrong with a secret that was given, as a sentence; nothing where all is well."""
-    if name not in (PASSPHRASE, KEY):
-        return f"mlflow_systemd_secrets has {name!r}: it may have {PASSPHRASE} and {KEY}."
+    if name not in (KEK, WEBHOOK_KEY):
+        return f"mlflow_systemd_secrets has {name!r}: it may have {KEK} and {WEBHOOK_KEY}."
     if not isinstance(value, str) or not value.isprintable():
         return f"{name} in mlflow_systemd_secrets is no text of one line: write it in quotes."
-    if name == PASSPHRASE and len(value) < LENGTH:
+    if name == KEK and len(value) < LENGTH:
         return f"{name} in mlflow_systemd_secrets has fewer than {LENGTH} characters: choose a longer one, or leave it out to have one generated."
-    if name == KEY and not re.fullmatch(r"[A-Za-z0-9_-]{43}=", value):
+    if name == WEBHOOK_KEY and not re.fullmatch(r"[A-Za-z0-9_-]{43}=", value):
         return f"{name} in mlflow_systemd_secrets is no key of Fernet: make one with openssl rand -base64 32 | tr +/ -_, or leave it out to have one generated."
     return ""
 
@@ -112,23 +112,23 @@ def mlflow_secrets(current: str, previous: str = "", label: str = "", given: t.A
     due = bool(label) and label != (known[1] if known else "")
     if problems or (found and not due and all(found.get(name) == value for name, value in wanted.items())):
         return {"current": current, "previous": previous, "rotated": False, "problems": problems}
-    values = {PASSPHRASE: passphrase(), KEY: key()} if due or not found else {name: found.get(name) or make() for name, make in MAKERS.items()}
+    values = {KEK: passphrase(), WEBHOOK_KEY: key()} if due or not found else {name: found.get(name) or make() for name, make in MAKERS.items()}
     values |= wanted
-    version = int(found.get(VERSION) or FIRST - 1) if found else FIRST - 1
+    version = int(found.get(KEK_VERSION) or FIRST - 1) if found else FIRST - 1
     kept = previous.splitlines(keepends=True)
     # A run that was cut off may have kept them before.
     kept += [text for name in MAKERS if name in found and (text := line(f"{name}_{version}", found[name])) not in kept]
     label = label or (known[1] if known else "")
     head = "# Ansible managed\n" + (f"# mlflow_rotate: {label}\n" if label else "")
     return {
-        "current": head + line(PASSPHRASE, values[PASSPHRASE]) + line(VERSION, str(version + 1)) + line(KEY, values[KEY]),
+        "current": head + line(KEK, values[KEK]) + line(KEK_VERSION, str(version + 1)) + line(WEBHOOK_KEY, values[WEBHOOK_KEY]),
         "previous": "".join(kept),
         "rotated": bool(found),
         "problems": [],
     }
 
 
-MAKERS: dict[str, t.Callable[[], str]] = {PASSPHRASE: passphrase, KEY: key}
+MAKERS: dict[str, t.Callable[[], str]] = {KEK: passphrase, WEBHOOK_KEY: key}
 
 
 class FilterModule:

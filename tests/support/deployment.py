@@ -55,6 +55,18 @@ def deployed(variables: dict[str, Any] | None = None, *options: str, **where: An
     return said(run)
 
 
+def deployed_by(commit: str, variables: dict[str, Any], checkout: Path) -> None:
+    """A run of an earlier version of this collection, from a worktree that is made at `checkout` and removed again."""
+    subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", checkout, commit], check=True, capture_output=True)
+    try:
+        environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{checkout}/.ansible/collections", "ANSIBLE_CONFIG": f"{checkout}/ansible.cfg"}
+        words = ["ansible-playbook", "site.yml", "--inventory", os.environ["MLFLOW_TEST_INVENTORY"], "--extra-vars", json.dumps(variables)]
+        run = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-1000:]
+    finally:
+        subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", checkout], check=True)
+
+
 def unchanged(variables: dict[str, Any] | None = None, *options: str, **where: Any) -> None:
     """A run that succeeds and changes nothing."""
     run = deploy(variables, *options, **where)

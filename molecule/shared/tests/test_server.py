@@ -39,7 +39,8 @@ def test_service_runs_now_and_at_boot(host, name):
 def test_what_the_person_on_call_types_answers(host):
     for line in documented("On call"):
         if not line.startswith("ansible-playbook"):
-            assert host.run("bash -c %s", line).stderr == "", line
+            run = host.run("bash -c %s", line)
+            assert (run.rc, run.stderr) == (0, ""), line
 
 
 def test_only_nginx_and_ssh_listen_outside(host):

@@ -20,6 +20,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -99,6 +100,12 @@ def read(path: Path) -> dict[str, Any]:
         return {}
 
 
+def remove(path: Path) -> None:
+    """A directory with all that is in it, if it is there."""
+    if path.exists():
+        shutil.rmtree(path)
+
+
 def last_words(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " | ".join(lines[-3:])
@@ -142,10 +149,15 @@ def snapshots(settings: Settings, *which: str) -> list[dict[str, Any]]:
 # Mounts and sources
 
 
+def unescaped(field: str) -> str:
+    """As the kernel and fstab write blanks and backslashes."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
 def mount_point(path: str) -> str:
     """What the path, or what exists of it, is mounted on; as the first process sees it, not this unit."""
     found = os.path.realpath(path)
-    mounts = {line.split()[4].encode().decode("unicode_escape") for line in Path("/proc/1/mountinfo").read_text().splitlines()}
+    mounts = {unescaped(line.split()[4]) for line in Path("/proc/1/mountinfo").read_text().splitlines()}
     while found not in mounts and found != "/":
         found = os.path.dirname(found)
     return found
@@ -156,7 +168,7 @@ def unmounted(path: str) -> str:
     with contextlib.suppress(OSError):
         for line in Path("/etc/fstab").read_text().splitlines():
             fields = line.split("#")[0].split()
-            place = fields[1].encode().decode("unicode_escape") if len(fields) > 1 else ""
+            place = unescaped(fields[1]) if len(fields) > 1 else ""
             if place.startswith("/") and place != "/" and f"{path}/".startswith(f"{place.rstrip('/')}/") and mount_point(place) != place.rstrip("/"):
                 return place
     return ""
@@ -274,7 +286,7 @@ def dump_database(settings: Settings) -> dict[str, Any]:
     tools = programs(major)
     if int(ask(settings, "SELECT pg_database_size(current_database())")) > shutil.disk_usage(settings.work).free:
         raise Problem(f"{settings.work} has no room for a dump of the database {name}: free some, or set mlflow_backup_work_dir to a larger disk.")
-    shutil.rmtree(settings.dump.parent, ignore_errors=True)
+    remove(settings.dump.parent)
     settings.dump.parent.mkdir(mode=0o700)
     # MLflow's own schema: another one may hold what its role may not read.
     words = [*as_user(settings), str(tools / "pg_dump"), *connection(settings), "--format=custom", f"--schema={json.dumps(schema)}", "--extension=*"]
@@ -615,11 +627,11 @@ def restore_authority(stage: Path, undo: contextlib.ExitStack) -> bool:
     live, saved, before = Path(AUTHORITY), Path(f"{stage}{AUTHORITY}"), Path(f"{AUTHORITY}.before-restore")
     if not (saved / "ca.key").exists() or not live.parent.exists() or same(live / "ca.key", saved / "ca.key"):
         return False
-    shutil.rmtree(before, ignore_errors=True)
+    remove(before)
     if live.exists():
         live.rename(before)
         undo.callback(before.rename, live)
-    undo.callback(shutil.rmtree, live, ignore_errors=True)
+    undo.callback(remove, live)
     shutil.copytree(saved, live, symlinks=True)
     return True
 
@@ -634,13 +646,19 @@ def reload_nginx() -> None:
 
 def recover(place: Path, live: Path) -> None:
     """What a restore that was cut off had moved away."""
+    if not os.path.lexists(place):
+        return
+    # MLflow may write beside it, and can make no directory of root's.
+    found = place.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0:
+        raise Problem(f"{place} is not from a restore: look at it, and remove it.")
     old = place / "old"
     if old.is_dir():
         for entry in os.listdir(old):
             if os.path.lexists(live / entry):
                 shutil.rmtree(live / entry) if (live / entry).is_dir() and not (live / entry).is_symlink() else (live / entry).unlink()
             os.rename(old / entry, live / entry)
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(place)
 
 
 def restore_data(
@@ -649,7 +667,7 @@ def restore_data(
     """Everything that a failure takes back, in the order in which it does."""
     name, beside, before = (settings.database["name"] + end for end in ("", "_restore", "_before_restore"))
     stage = settings.work / "restore"
-    undo.callback(shutil.rmtree, stage, ignore_errors=True)
+    undo.callback(remove, stage)
     stage.mkdir(mode=0o700)
     undo.callback(administer, settings, f"DROP DATABASE IF EXISTS {beside}")
     print(f"Restoring the database of snapshot {snapshot['id'][:8]} beside the one that serves", flush=True)
@@ -710,7 +728,7 @@ def restore(settings: Settings, wanted: str, replace: bool) -> None:
     if data and not replace:
         raise Problem(f"A restore would overwrite what is there ({data}): set mlflow_restore_replace to true to replace it. Nothing was changed.")
 
-    shutil.rmtree(settings.work / "restore", ignore_errors=True)  # of one that was cut off
+    remove(settings.work / "restore")  # of one that was cut off
     undo = contextlib.ExitStack()
     try:
         restored = restore_data(settings, snapshot, saved, deployment, tools, undo)
@@ -731,7 +749,7 @@ def restore(settings: Settings, wanted: str, replace: bool) -> None:
     administer(settings, f"DROP DATABASE IF EXISTS {settings.database['name']}_before_restore")
     if restored["artifacts"]:
         shutil.rmtree(Path(settings.artifacts) / STAGE)
-    shutil.rmtree(f"{AUTHORITY}.before-restore", ignore_errors=True)
+    remove(Path(f"{AUTHORITY}.before-restore"))
     shutil.rmtree(settings.work / "restore")
     restored |= {
         "rows": sum(deployment["rows"].values()),
